@@ -1,0 +1,1 @@
+"""The way of one inference, from a request to the events it causes. Knows no transport."""

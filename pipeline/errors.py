@@ -1,0 +1,85 @@
+"""Everything that can go wrong with an inference or a job, as a client is told it.
+
+    ForgelineError
+    ├── InvalidRequest          the request is wrong, whoever would answer it
+    ├── NotFound
+    │   ├── UnknownModel
+    │   └── UnknownStream
+    ├── RateLimited             come back later: our limits, or the provider's
+    ├── ModelError              the provider failed
+    ├── ModelNotDeployed        the model has to be deployed first
+    ├── Unavailable             the provider can't be reached, or not now
+    ├── Cancelled               somebody stopped it
+    ├── SlowReader              the reader was too far behind and was cut off
+    └── Internal                our fault; says nothing of its cause
+
+Each has a stable `code`. Which HTTP status that is, is the transport's to say (`server/errors.py`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ForgelineError(Exception):
+    """An error whose message is a sentence that the client can act on.
+
+    `retry_after` is in seconds, where a time is known after which a retry makes sense.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidRequest(ForgelineError):
+    code = "invalid_request"
+
+
+class NotFound(ForgelineError):
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    code = "unknown_model"
+
+
+class UnknownStream(NotFound):
+    code = "unknown_stream"
+
+
+class RateLimited(ForgelineError):
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+
+
+class ModelError(ForgelineError):
+    code = "model_error"
+
+
+class ModelNotDeployed(ForgelineError):
+    code = "model_not_deployed"
+
+
+class Unavailable(ForgelineError):
+    code = "unavailable"
+
+
+class Cancelled(ForgelineError):
+    code = "cancelled"
+
+
+class SlowReader(ForgelineError):
+    code = "slow_reader"
+
+
+class Internal(ForgelineError):
+    code = "internal"
+
+    def __init__(self) -> None:
+        super().__init__("Forgeline failed to answer this request; its log says why, under this request_id.")

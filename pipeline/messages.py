@@ -1,0 +1,247 @@
+"""What travels through the pipeline, in the order in which data meets it.
+
+Frames and messages make a request; a request becomes an `Inference`, which stages hand on in changed
+copies; a provider answers it with a `Reply`, and the last stage turns that into `Events`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from pipeline.errors import ForgelineError
+from pipeline.frames import EncodedFrame, Frame
+from pipeline.presets import ModelPreset
+
+T = TypeVar("T")
+
+MediaType = Literal["image", "video"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "content_filter", "other"]
+
+# --- what is asked ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. Its parts are text or frames, in order; `decode_frames` makes every frame a `Frame`."""
+
+    role: Literal["user", "assistant"]
+    parts: tuple[str | EncodedFrame | Frame, ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """The frames that are decoded."""
+        return tuple(part for part in self.parts if isinstance(part, Frame))
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """How to answer. None: not said, so not sent."""
+
+    max_tokens: int = 1024
+    temperature: float | None = 0.1
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """One question, as asked, whoever answers it. `received` is when its last byte came (monotonic seconds)."""
+
+    messages: tuple[Message, ...]
+    parameters: Parameters = Parameters()
+    system: str | None = None
+    media_type: MediaType = "image"
+    request_id: str = ""
+    received: float = field(default_factory=time.monotonic)
+
+    def summary(self) -> dict[str, Any]:
+        """The `request` that envelopes and errors show."""
+        return summarize(self.messages, self.media_type, self.parameters)
+
+
+def summarize(messages: tuple[Message, ...], media_type: MediaType, parameters: Parameters) -> dict[str, Any]:
+    parts = messages[-1].parts
+    return {
+        "text": messages[-1].text,
+        "frames_count": sum(not isinstance(part, str) for part in parts),
+        "media_type": media_type,
+        "max_tokens": parameters.max_tokens,
+        "temperature": parameters.temperature,
+    }
+
+
+# --- what answers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the model's thinking, which it gives apart from its answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, as the provider counted them."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the model stopped."""
+
+    reason: StopReason
+
+
+Chunk = str | Reasoning
+"""A piece of an answer. Text is a bare `str`: per token nothing is cheaper."""
+
+Part = Chunk | Usage | Stop
+"""What a provider's reply is made of, as it comes."""
+
+Close = Callable[[], Awaitable[None] | None]
+
+
+class Closing(Generic[T]):
+    """An async iterable that can be closed at any point, and then closes what it holds.
+
+    `__aiter__` hands out the generator itself, so iterating costs nothing extra. `aclose()` of a
+    generator that was never started runs none of its code, `finally` included; so what has to be
+    given back (a connection, a permit, the thing that is wrapped) is held here.
+    """
+
+    def __init__(self, parts: AsyncGenerator[T, None], *close: Close) -> None:
+        self._parts = parts
+        self._held = close
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self._parts
+
+    def hold(self, close: Close) -> None:
+        """Holds one thing more, to be given back at the close."""
+        self._held = (*self._held, close)
+
+    async def aclose(self) -> None:
+        """Closes the generator, then what it holds, in the order given. Only the task that iterates may call it."""
+        await _close_all(self._parts.aclose, *self._held)
+
+
+async def _close_all(close: Close, *others: Close) -> None:
+    try:
+        waiting = close()
+        if waiting is not None:
+            await waiting
+    finally:
+        if others:
+            await _close_all(*others)
+
+
+class Reply(Closing[Part]):
+    """What a provider answers, its first chunk already there.
+
+    `id` and `model` are the upstream's own names, where it gives any; `streamed` says whether it came in pieces.
+    """
+
+    def __init__(
+        self,
+        parts: AsyncGenerator[Part, None],
+        *close: Close,
+        id: str = "",
+        model: str = "",
+        streamed: bool,
+    ) -> None:
+        super().__init__(parts, *close)
+        self.id = id
+        self.model = model
+        self.streamed = streamed
+
+
+# --- an inference on its way -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who is to answer: a model by its preset."""
+
+    model: str
+    preset: ModelPreset
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An upstream call that has begun to answer. Times are monotonic seconds."""
+
+    reply: Reply
+    began: float
+    first_chunk: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """One request on its way to one model. Frozen: a stage hands on a changed copy, so a retry starts clean.
+
+    `messages` and `parameters` are what will be sent; what was asked stays in `request`.
+    """
+
+    request: InferenceRequest
+    model: str
+    models: Mapping[str, ModelPreset]
+    messages: tuple[Message, ...]
+    parameters: Parameters
+    routed: Route | None = None
+    called: Call | None = None
+    fallback_from: str | None = None
+
+    @property
+    def route(self) -> Route:
+        """Set by `route_model`."""
+        if self.routed is None:
+            raise LookupError("no route yet: in pipeline.yaml, route_model has to stand before this stage")
+        return self.routed
+
+    @property
+    def call(self) -> Call:
+        """Set by `invoke`."""
+        if self.called is None:
+            raise LookupError("no call yet: in pipeline.yaml, invoke has to stand before this stage")
+        return self.called
+
+
+# --- what a client is told -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A model's whole answer: the envelope that a plain answer consists of."""
+
+    model: str
+    envelope: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A model's failure, in place of its result. `at` is in monotonic seconds."""
+
+    model: str
+    error: ForgelineError
+    at: float = field(default_factory=time.monotonic)
+
+
+Event = str | Result | Failure
+"""What stages tell: a piece of text, the whole answer, or why there is none."""
+
+
+class Events(Closing[Event]):
+    """What a stage returns. A stage that wraps another's events holds their `aclose`.
+
+    One that only has something to give back at their end adds it by `hold`, and returns them as they are.
+    """

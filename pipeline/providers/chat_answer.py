@@ -1,0 +1,224 @@
+"""The bytes of an OpenAI-compatible `/chat/completions` answer, cut anywhere, turned into a reply's parts.
+
+No provider of its own: whoever brings bytes (HTTP, SageMaker's payload parts) reads them here. Accepted are
+SSE (`data: {...}`), bare JSON lines and one whole JSON object, with or without `[DONE]`. EMD's SageMaker
+endpoints send bare lines without `[DONE]`; its router ends without `[DONE]` once there is a finish_reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from pipeline.errors import ModelError
+from pipeline.messages import Chunk, Part, Reasoning, Stop, StopReason, Usage
+from pipeline.providers.chat_errors import error_in_stream
+
+Read = Callable[[], Awaitable[bytes]]
+"""Gives the next bytes of an answer, b"" at its end; raises ModelError where the connection breaks."""
+
+MAX_LINE: Final = 8 * 1024 * 1024  # bytes of one line, or of one whole answer that did not come in pieces
+
+
+class _Text(Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class _Choice(Struct, gc=False):
+    delta: _Text | None = None
+    message: _Text | None = None
+    finish_reason: str | None = None
+    stop_reason: Any = None  # vLLM: the stop string, or the id of the token, that ended it
+    matched_stop: Any = None  # SGLang's name for it
+
+
+class _Usage(Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Line(Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+    object: str | None = None  # "error" where older vLLMs put the error at the top
+    message: Any = None
+    code: Any = None
+    type: Any = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+_IGNORED: Final = (b"\r", b":", b"event:", b"id:", b"retry:")  # all of SSE that is no data
+_REASONS: Final[dict[str, StopReason]] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "content_filter": "content_filter",
+}
+
+
+class AnswerReader:
+    """Turns the bytes of one answer, cut anywhere, into chunks; afterwards says how it ended.
+
+    `stops` are the request's stop strings. `whole_json` allows one JSON object over several lines.
+    `secret` is struck out of every message of the upstream. `id` and `model` are the upstream's own,
+    `streamed` is False if the text came whole, `finished` is set by a finish_reason, and `done` when no more
+    need be read.
+    """
+
+    def __init__(self, *, stops: Collection[str] = (), whole_json: bool = False, secret: str = "") -> None:
+        self.id = ""
+        self.model = ""
+        self.usage = Usage(None, None)
+        self.streamed = True
+        self.finished: StopReason | None = None
+        self.done = False
+        self._stops = stops
+        self._secret = secret
+        self._may_be_whole = whole_json  # until a first line tells
+        self._whole = False
+        self._rest = bytearray()
+
+    def feed(self, block: bytes) -> Iterator[Chunk]:
+        """The chunks that this block completes. Exhaust it before feeding the next.
+
+        Raises ModelError for what can't be read, and what `chat_errors` makes of an upstream's error, after
+        the chunks that came before it.
+        """
+        for line in self._lines(block):
+            parsed = self._parse(line)
+            if parsed is not None and parsed.choices:
+                yield from self._text(parsed.choices[0])
+            if self.done:
+                return
+
+    def end(self) -> Iterator[Chunk]:
+        """What a last line without a newline holds. Raises ModelError where the answer is not whole."""
+        line, self._rest = bytes(self._rest), bytearray()
+        self._whole = self._may_be_whole = False
+        try:
+            parsed = self._parse(line)
+        except ModelError:
+            if self.finished is None:
+                raise
+            parsed = None  # the text is whole; what was cut is the usage
+        if parsed is not None and parsed.choices:
+            yield from self._text(parsed.choices[0])
+        if self.finished is None and not self.done:
+            raise ModelError("The model's answer broke off: it ended without a finish reason.")
+        self.done = True
+
+    def ending(self) -> tuple[Stop, Usage]:
+        """Why it stopped (`[DONE]` without a finish_reason is `other`), and the tokens, None where not told."""
+        return Stop(self.finished or "other"), self.usage
+
+    def _lines(self, block: bytes) -> list[bytes]:
+        if self._whole or b"\n" not in block:
+            self._rest += block
+            lines = []
+        else:
+            lines = block.split(b"\n")
+            if self._rest:
+                lines[0] = bytes(self._rest) + lines[0]
+            self._rest = bytearray(lines.pop())
+            if self._may_be_whole:
+                lines = self._look(lines)
+        if len(self._rest) > MAX_LINE:
+            raise ModelError(f"The model's server sent a line of more than {MAX_LINE} bytes.")
+        return lines
+
+    def _look(self, lines: list[bytes]) -> list[bytes]:
+        """The lines, if the first that says anything is JSON by itself; else keeps all for `end`."""
+        for at, line in enumerate(lines):
+            if line.strip():
+                self._may_be_whole = False
+                try:
+                    msgspec.json.decode(line)
+                except (ValueError, RecursionError):
+                    self._whole = line.startswith(b"{")
+                if self._whole:
+                    self._rest[:0] = b"\n".join([*lines[at:], b""])
+                    return []
+                break
+        return lines
+
+    def _parse(self, line: bytes) -> _Line | None:
+        if line.startswith(b"data:"):
+            line = line[5:]
+        elif not line or line.startswith(_IGNORED):
+            return None
+        try:
+            parsed = _decode(line)
+        except (ValueError, RecursionError) as error:
+            word = line.strip()
+            self.done = word == b"[DONE]"
+            if self.done or not word:
+                return None
+            raise ModelError("The model's server sent a line that is not a chunk of a chat completion.") from error
+        if parsed.error or parsed.object == "error":
+            raise error_in_stream(parsed.error or msgspec.to_builtins(parsed), self._secret)
+        if parsed.usage is not None:
+            self.usage = Usage(parsed.usage.prompt_tokens, parsed.usage.completion_tokens)
+        if not self.id and parsed.id:
+            self.id, self.model = parsed.id, parsed.model or ""
+        return parsed
+
+    def _text(self, choice: _Choice) -> tuple[Chunk, ...]:
+        if choice.message is not None:
+            self.streamed = False
+        if choice.finish_reason or not self.streamed:
+            self._finish(choice)
+        text = choice.message or choice.delta
+        if text is None:
+            return ()
+        thought = text.reasoning or text.reasoning_content  # vLLM sends both while it renames one
+        if thought:
+            return (Reasoning(thought), text.content) if text.content else (Reasoning(thought),)
+        return (text.content,) if text.content else ()
+
+    def _finish(self, choice: _Choice) -> None:
+        if choice.finish_reason in {"error", "abort"}:  # OpenRouter; vLLM and SGLang
+            raise ModelError("The model broke its answer off.")
+        self.finished = _REASONS.get(choice.finish_reason or "", "other")
+        if self.finished == "end_turn" and (choice.stop_reason or choice.matched_stop) in self._stops:
+            self.finished = "stop_sequence"
+
+
+async def begin_answer(read: Read, reader: AnswerReader) -> AsyncGenerator[Part, None]:
+    """Reads up to the first chunk (or the end), and returns all parts, that chunk included; Stop and Usage last."""
+    first: Chunk | None = None
+    chunks: Iterator[Chunk] = iter(())
+    while first is None and not reader.done:
+        chunks = await _next(read, reader)
+        first = next(chunks, None)
+    return _parts(read, reader, first, chunks)
+
+
+async def _parts(
+    read: Read, reader: AnswerReader, first: Chunk | None, chunks: Iterator[Chunk]
+) -> AsyncGenerator[Part, None]:
+    if first is not None:
+        yield first
+    for chunk in chunks:
+        yield chunk
+    while not reader.done:
+        for chunk in await _next(read, reader):
+            yield chunk
+    for part in reader.ending():
+        yield part
+
+
+async def _next(read: Read, reader: AnswerReader) -> Iterator[Chunk]:
+    try:
+        block = await read()
+    except ModelError:
+        if reader.finished is None:
+            raise
+        return reader.end()  # the connection broke after the last of the text
+    return reader.feed(block) if block else reader.end()

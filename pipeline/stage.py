@@ -1,0 +1,84 @@
+"""Stages and the pipeline they form: open this first.
+
+A stage gets an inference and the rest of the pipeline, and returns the events of the answer:
+
+    class Shout:
+        async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
+            return await proceed(replace(inference, model=inference.model.upper()))
+
+What fails before the model's first chunk is an exception out of `await proceed(...)`; what fails
+after it is a `Failure` among the events. So a retry or a fallback is a try/except around `proceed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from pipeline.messages import Events, Inference, Reply, Route
+from pipeline.presets import ModelPreset
+
+Proceed = Callable[[Inference], Awaitable[Events]]
+
+
+class Stage(Protocol):
+    """One step of the way. It may also have `async start()` and `async close()`."""
+
+    async def __call__(self, inference: Inference, proceed: Proceed) -> Events: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a model could answer now, and if not, why not. `deployed` and `unknown` models may be asked."""
+
+    status: Literal["available", "unavailable", "not_deployed", "unknown"]
+    reason: str | None = None
+
+
+class Provider(Protocol):
+    """One kind of backend. It may also have `async start()` and `async close()`."""
+
+    async def open(self, route: Route, inference: Inference) -> Reply:
+        """Asks the model, and returns once its first chunk (or its end) is there.
+
+        Every error, here and out of the reply, is a `ForgelineError`: the library's own are translated.
+        """
+        ...
+
+    async def availability(self, preset: ModelPreset) -> Availability:
+        """Answers at once, from what is known: it is asked for every model of a list."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage or a provider is made with.
+
+    `providers` is filled when all are made. `state(key)` is a dict that outlives reloads: permits, counters.
+    """
+
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    _states: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def state(self, key: str) -> dict[str, Any]:
+        return self._states.setdefault(key, {})
+
+
+class Pipeline:
+    """The stages in the order in which data meets them, each given the rest as its `proceed`."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = tuple(stages)
+        proceed: Proceed = _nothing_left
+        for stage in reversed(self.stages):
+            proceed = partial(stage.__call__, proceed=proceed)
+        self._enter = proceed
+
+    async def __call__(self, inference: Inference) -> Events:
+        return await self._enter(inference)
+
+
+async def _nothing_left(inference: Inference) -> Events:
+    raise LookupError("the last stage of pipeline.yaml proceeded: normalize_envelope has to stand there")

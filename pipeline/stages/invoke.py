@@ -1,0 +1,70 @@
+"""invoke: the model is called. What follows has its first chunk in hand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.errors import Unavailable
+from pipeline.messages import Call, Events, Inference, Part, Reply
+from pipeline.schema import NoOptions, check
+from pipeline.silence import SilenceTimer
+from pipeline.stage import Context, Proceed
+
+
+class Invoke:
+    def __init__(self, context: Context) -> None:
+        self._providers = context.providers
+
+    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
+        route = inference.route
+        timeouts = route.preset.timeouts
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(timeouts.first_token):
+                reply = await self._providers[route.preset.provider].open(route, inference)
+        except TimeoutError as error:
+            raise Unavailable(f"{route.model} did not begin to answer within {timeouts.first_token:g} s.") from error
+        watched = Reply(
+            _watch(reply, route.model, timeouts.between_tokens),
+            reply.aclose,
+            id=reply.id,
+            model=reply.model,
+            streamed=reply.streamed,
+        )
+        try:
+            return await proceed(replace(inference, called=Call(watched, began, time.monotonic())))
+        except BaseException:
+            await watched.aclose()
+            raise
+
+
+async def _watch(reply: Reply, model: str, seconds: float) -> AsyncGenerator[Part, None]:
+    """The reply as it comes. Raises Unavailable when it falls silent; the time that a reader takes doesn't count."""
+    task = asyncio.current_task()
+    silent = False
+
+    def interrupt() -> None:
+        nonlocal silent
+        silent = True
+        if task is not None:
+            task.cancel()
+
+    with SilenceTimer(seconds, interrupt) as timer:
+        try:
+            async for part in reply:
+                timer.pause()
+                yield part
+                timer.heard()
+        except asyncio.CancelledError as error:
+            if silent and task is not None and task.uncancel() == 0:
+                raise Unavailable(f"{model} fell silent for {seconds:g} s in the middle of its answer.") from error
+            raise
+
+
+def create(options: Mapping[str, Any], context: Context) -> Invoke:
+    check(options, NoOptions)
+    return Invoke(context)

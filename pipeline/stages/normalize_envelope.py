@@ -1,0 +1,85 @@
+"""normalize_envelope: the last stage. A provider's reply becomes events: its text as it comes, then the envelope."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.errors import ForgelineError
+from pipeline.messages import Event, Events, Failure, Inference, Result, Stop, StopReason, Usage, summarize
+from pipeline.schema import NoOptions, check
+from pipeline.stage import Context, Proceed
+
+
+class NormalizeEnvelope:
+    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
+        return Events(_tell(inference), inference.call.reply.aclose)
+
+
+async def _tell(inference: Inference) -> AsyncGenerator[Event, None]:
+    texts: list[str] = []
+    usage: Usage | None = None
+    reason: StopReason = "other"
+    try:
+        async for part in inference.call.reply:
+            if isinstance(part, str):
+                texts.append(part)
+                yield part
+            elif isinstance(part, Usage):
+                usage = part
+            elif isinstance(part, Stop):
+                reason = part.reason
+    except ForgelineError as error:
+        yield Failure(inference.model, error)
+        return
+    yield Result(inference.model, envelope(inference, "".join(texts), reason, usage, time.monotonic()))
+
+
+def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage | None, ended: float) -> dict[str, Any]:
+    """The answer that a client gets. `ended` is when the upstream's last byte had come (monotonic seconds)."""
+    request, route, call = inference.request, inference.route, inference.call
+    asked = request.summary()
+    sent = _differences(asked, summarize(inference.messages, request.media_type, inference.parameters))
+    metadata: dict[str, Any] = {
+        "request_id": request.request_id,
+        "model": route.model,
+        "provider": route.preset.provider,
+        "time_to_first_token_ms": _milliseconds(call.first_chunk - request.received) if call.reply.streamed else None,
+    }
+    if inference.fallback_from is not None:
+        metadata["fallback_from"] = inference.fallback_from
+    if sent:
+        metadata["sent"] = sent
+    now = time.monotonic()
+    metadata["duration_ms"] = _milliseconds(now - request.received)
+    metadata["overhead_ms"] = _milliseconds(call.began - request.received + now - ended)
+    return {
+        "time": datetime.now(UTC).isoformat(),
+        "request": asked,
+        "response": {
+            "id": call.reply.id or f"msg_{request.request_id}",
+            "model": call.reply.model or route.preset.model,
+            "content": [{"type": "text", "text": text}],
+            "stop_reason": reason,
+            "usage": {
+                "input_tokens": usage.input_tokens if usage else None,
+                "output_tokens": usage.output_tokens if usage else None,
+            },
+        },
+        "metadata": metadata,
+    }
+
+
+def _differences(asked: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sent.items() if value != asked[key]}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def create(options: Mapping[str, Any], context: Context) -> NormalizeEnvelope:
+    check(options, NoOptions)
+    return NormalizeEnvelope()

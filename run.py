@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Starts Forgeline: options, services, start, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from socket import socket
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from infraforge_runner.watch import Watch
+from pipeline import plugins
+from pipeline.presets import MODELS, UnusablePipeline, pipeline_kind
+from pipeline.runtime import Runtime
+from pipeline.store import PresetStore
+from pipeline.streams import Streams
+from server import logs
+from server.access import Access
+from server.app import make_app
+from server.options import Options, parse
+from server.services import Services
+
+log = structlog.get_logger("forgeline")
+
+HEADER_SECONDS = 60  # for the headers of a request to come, and for an idle connection to ask again
+MAX_HEADERS = 65_536  # bytes
+LAST_WORDS = 2.0  # seconds for what has been answered to be written
+
+
+class CannotStart(Exception):
+    """Why the server can't start, as a sentence for the person who started it. Exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(sys.argv[1:] if argv is None else argv)
+    logs.configure(options.log_format)
+    try:
+        if options.check is not None:
+            return check_presets(options.check)
+        asyncio.run(serve(options))
+    except (CannotStart, plugins.PluginError, UnusablePipeline) as error:
+        print(f"forgeline: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def check_presets(folder: Path) -> int:
+    """Says every fault of a folder of presets, with file and line. 1 where there is one."""
+    if not folder.is_dir():
+        raise CannotStart(f"{folder} is no folder")
+    store = PresetStore([folder], [MODELS, pipeline_kind(plugins.load().check_stage)])
+    store.reload()
+    for fault in store.snapshot.faults:
+        print(fault)
+    if store.snapshot.faults:
+        return 1
+    print(f"{sum(map(len, store.snapshot.presets.values()))} presets, no fault")
+    return 0
+
+
+async def serve(options: Options) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running(options) as (services, address):
+        print(f"listening on {address}", flush=True)
+        await stop.wait()
+        log.info("shutting down", streams=services.streams.running)
+
+
+@asynccontextmanager
+async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
+    """A server that serves, and its address; at the end it drains. Raises what `main` tells as exit code 2."""
+    services = make_services(options)
+    watch = Watch([options.presets, *filter(None, [options.api_keys_file])], services.look_at_files)
+    try:
+        await services.runtime.start()
+        sockets = listen(options)
+        server = HTTPServer(
+            make_app(services),
+            # The base handler measures bodies itself: Tornado would answer a large one with a bare 400.
+            max_body_size=2**62,
+            max_header_size=MAX_HEADERS,
+            idle_connection_timeout=HEADER_SECONDS,
+            chunk_size=1_048_576,
+        )
+        server.add_sockets(sockets)
+        watch.start()
+        services.ready = True
+        try:
+            yield services, address_of(sockets[0])
+        finally:
+            await watch.close()
+            await drain(server, services)
+    finally:
+        await services.runtime.close()
+
+
+def make_services(options: Options) -> Services:
+    try:
+        access = Access(options.keys, options.api_keys_file, options.allow_host, options.allow_origin)
+    except OSError as error:
+        raise CannotStart(f"--api-keys-file {options.api_keys_file} can't be read: {error.strerror}") from error
+    runtime = Runtime(plugins.load(), [options.presets])
+    return Services(
+        options,
+        access,
+        runtime,
+        Streams(runtime, max_streams=options.max_streams, keep=options.stream_keep, grace=options.grace),
+    )
+
+
+def listen(options: Options) -> list[socket]:
+    try:
+        return bind_sockets(options.port, options.address, backlog=1024)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotStart(f"port {options.port} of {options.address} is taken; --port chooses another") from error
+        raise CannotStart(f"can't listen on {options.address}:{options.port}: {error.strerror}") from error
+
+
+def address_of(listening: socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def drain(server: HTTPServer, services: Services) -> None:
+    """Takes no more work, lets streams end, and closes what is left."""
+    services.ready = False
+    await services.streams.drain(services.options.drain)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORDS):
+            await services.answering.none_left()
+    server.stop()
+    for open_socket in list(services.sockets):
+        open_socket.go_away()
+    await server.close_all_connections()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Transport only: HTTP and WebSocket in, events out."""

@@ -1,0 +1,58 @@
+"""The route table: every address on one screen."""
+
+from __future__ import annotations
+
+import structlog
+from tornado.routing import Rule
+from tornado.web import Application, RequestHandler, url
+
+from server.handlers.base import NotFoundHandler
+from server.handlers.door import Door
+from server.handlers.health import HealthHandler, ReadyHandler
+from server.handlers.inference import EmdHandler, ModelHandler, MultiInferenceHandler, StreamHandler
+from server.handlers.models import ModelsHandler
+from server.handlers.socket import SocketHandler, StreamSocketHandler
+from server.handlers.streams import StreamsHandler
+from server.services import Services
+
+log = structlog.get_logger(__name__)
+
+PING_SECONDS = 20  # between pings on a WebSocket; a peer that answers none of them is gone
+
+ROUTES: list[Rule] = [
+    url(r"/healthz", HealthHandler),
+    url(r"/readyz", ReadyHandler),
+    url(r"/api/models", ModelsHandler),
+    url(r"/api/models/([^/]+)", ModelHandler),
+    url(r"/api/(claude4|nova)", ModelHandler),
+    url(r"/api/emd/([^/]+)", EmdHandler),
+    url(r"/api/multi-inference", MultiInferenceHandler),
+    url(r"/api/stream/([^/]+)", StreamHandler),
+    url(r"/api/streams/([^/]+)", StreamsHandler),
+    url(r"/ws", SocketHandler),
+    url(r"/ws/stream/([^/]+)", StreamSocketHandler),
+]
+
+
+def make_app(services: Services) -> Application:
+    return Application(
+        ROUTES,
+        default_handler_class=NotFoundHandler,
+        log_function=_log_request,
+        services=services,
+        websocket_max_message_size=services.options.max_body,
+        websocket_ping_interval=PING_SECONDS,
+    )
+
+
+def _log_request(handler: RequestHandler) -> None:
+    """One event per request: never its text, its frames or its key."""
+    if isinstance(handler, Door):
+        log.info(
+            "request",
+            method=handler.request.method,
+            path=handler.request.path,
+            status=handler.get_status(),
+            request_id=handler.request_id,
+            duration_ms=round(handler.request.request_time() * 1000, 3),
+        )

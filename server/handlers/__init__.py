@@ -1,0 +1,1 @@
+"""One family of addresses per file: parse, call one service method, answer."""

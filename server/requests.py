@@ -1,0 +1,123 @@
+"""Bodies as they come, checked, become an InferenceRequest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgpack
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from pipeline.errors import InvalidRequest
+from pipeline.frames import EncodedFrame
+from pipeline.messages import InferenceRequest, Message, Parameters
+from pipeline.schema import SchemaError, check
+from server.errors import UnsupportedMediaType
+from server.wire import JSON, MSGPACK
+
+T = TypeVar("T")
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class InferenceBody(Struct, forbid_unknown_fields=True, rename={"media_type": "mediaType"}):
+    """The fields of a request for inference. `frames` are strings (base64, data: URI) or bytes."""
+
+    text: str
+    frames: list[Any] | UnsetType = UNSET
+    media: list[Any] | UnsetType = UNSET
+    media_type: Literal["image", "video"] = "image"
+    max_tokens: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1024  # MessagePack carries no larger one back
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.1
+    system: str | None = None
+    top_p: Fraction | None = None
+    stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
+    resumable: bool = False
+
+
+class MultiInferenceBody(InferenceBody, forbid_unknown_fields=True, kw_only=True, rename={"media_type": "mediaType"}):
+    models: Annotated[list[str], Meta(min_length=1, max_length=16)]
+
+
+def decode_body(content_type: str, body: bytes | bytearray) -> Any:
+    """The value that a body holds. Raises UnsupportedMediaType, InvalidRequest."""
+    if content_type not in (JSON, MSGPACK):
+        raise UnsupportedMediaType(f"Content-Type has to be {JSON} or {MSGPACK}.")
+    if not body:
+        raise InvalidRequest("The body is empty; expected a mapping with at least `text`.")
+    try:
+        return msgspec.json.decode(body) if content_type == JSON else msgpack.unpackb(body)
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deep.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("The body holds text that is not UTF-8.") from error
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidRequest("The body is not one valid MessagePack value.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for inference, and what it says of its stream. `models` is empty where the address names the model."""
+
+    request: InferenceRequest
+    resumable: bool
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a request came: its id, and when its last byte had come (monotonic seconds)."""
+
+    request_id: str
+    received: float
+
+
+def parse_inference(value: Any, arrival: Arrival, max_frames: int) -> Asked:
+    """A request for the model that its address names. Raises InvalidRequest."""
+    body = _check(value, InferenceBody)
+    return Asked(_to_request(body, arrival, max_frames), body.resumable)
+
+
+def parse_multi_inference(value: Any, arrival: Arrival, max_frames: int) -> Asked:
+    """A request that names its models. Raises InvalidRequest."""
+    body = _check(value, MultiInferenceBody)
+    if len(set(body.models)) < len(body.models):
+        raise InvalidRequest("models: names one model twice; each may be named once.")
+    return Asked(_to_request(body, arrival, max_frames), body.resumable, tuple(body.models))
+
+
+def _check(value: Any, expected: type[T]) -> T:
+    try:
+        return check(value, expected)
+    except SchemaError as error:
+        raise InvalidRequest(f"{error}.") from error
+
+
+def _to_request(body: InferenceBody, arrival: Arrival, max_frames: int) -> InferenceRequest:
+    if body.frames is not UNSET and body.media is not UNSET:
+        raise InvalidRequest("media: another name for frames; expected one of the two, not both.")
+    name, frames = ("frames", body.frames) if body.media is UNSET else ("media", body.media)
+    encoded = _encoded_frames([] if frames is UNSET else frames, name, max_frames)
+    if not body.text and not encoded:
+        raise InvalidRequest("text: expected a text; it may be empty only where there are frames.")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    return InferenceRequest(
+        (Message("user", (*encoded, body.text)),),
+        Parameters(body.max_tokens, body.temperature, body.top_p, stop),
+        body.system,
+        body.media_type,
+        arrival.request_id,
+        arrival.received,
+    )
+
+
+def _encoded_frames(frames: list[Any], name: str, most: int) -> list[EncodedFrame]:
+    if len(frames) > most:
+        raise InvalidRequest(f"{name}: {len(frames)} frames; this server takes at most {most} in one request.")
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, str | bytes):
+            raise InvalidRequest(f"{name}[{index}]: expected base64, a data: URI, or bytes in MessagePack.")
+    return [EncodedFrame(frame, f"{name}[{index}]") for index, frame in enumerate(frames)]

@@ -1,0 +1,83 @@
+"""What handlers are given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from pipeline.eventlog import Feed
+from pipeline.presets import MODELS
+from pipeline.runtime import Runtime
+from pipeline.streams import Streams
+from server.access import Access
+from server.catalogue import describe_change, describe_changed_model, list_models, list_presets
+from server.options import Options
+
+log = structlog.get_logger(__name__)
+
+
+class Answering:
+    """The requests whose answers are not wholly written yet."""
+
+    def __init__(self) -> None:
+        self._requests: set[object] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    def enter(self, request: object) -> None:
+        self._requests.add(request)
+        self._none_left.clear()
+
+    def leave(self, request: object) -> None:
+        self._requests.discard(request)
+        if not self._requests:
+            self._none_left.set()
+
+    async def none_left(self) -> None:
+        await self._none_left.wait()
+
+
+class Closable(Protocol):
+    """A WebSocket, as the shutdown sees it."""
+
+    def go_away(self) -> None: ...
+
+
+@dataclass
+class Services:
+    """`ready` is what /readyz says: set once the server serves, cleared when it drains."""
+
+    options: Options
+    access: Access
+    runtime: Runtime
+    streams: Streams
+    feed: Feed = field(default_factory=Feed)
+    ready: bool = False
+    answering: Answering = field(default_factory=Answering)
+    sockets: set[Closable] = field(default_factory=set)
+
+    async def look_at_files(self) -> None:
+        """Brings into force what has changed on disk, and tells it on the feed."""
+        try:
+            self.access.read_keys()
+        except OSError as error:
+            log.warning("API keys can't be read; those that were read before stay", error=error.strerror)
+        for change in await self.runtime.reload():
+            self.feed.append("presets", {"type": "preset", **describe_change(change)})
+            if change.kind == MODELS.name and change.change != "rejected":
+                self.feed.append("models", {"type": "model", **await describe_changed_model(self.runtime, change)})
+
+    async def snapshot(self, topics: Set[str]) -> dict[str, Any]:
+        """How things stand, for who begins to follow these topics of the feed."""
+        found: dict[str, Any] = {"type": "snapshot"}
+        if "presets" in topics:
+            found["presets"] = list_presets(self.runtime.store.snapshot)
+        if "models" in topics:
+            found["models"] = await list_models(self.runtime)
+        if "jobs" in topics:
+            found["jobs"] = []
+        return found

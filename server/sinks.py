@@ -1,0 +1,112 @@
+"""Where events leave: the only place that writes them to a client."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, cast
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream
+from tornado.web import RequestHandler
+
+from pipeline.messages import Failure
+from pipeline.silence import SilenceTimer
+from pipeline.streams import Record
+from server.wire import HEARTBEAT, Encoder, SocketFormat, Tag, TextEncoder, tagged
+
+
+class ChunkedSink:
+    """A chunked HTTP answer. A batch is one write, and one flush that waits for the client."""
+
+    def __init__(self, handler: RequestHandler, encoder: Encoder) -> None:
+        self._handler = handler
+        self._encoder = encoder
+
+    async def write(self, batch: Sequence[Record], first: int) -> None:
+        self._handler.write(self._encoder.encode(batch, first))
+        await self._handler.flush()
+        if isinstance(self._encoder, TextEncoder) and any(isinstance(record, Failure) for record in batch):
+            self.cut()  # bare text has no other way to say that it did not end well
+
+    async def heartbeat(self) -> None:
+        if self._encoder.heartbeat:
+            self._handler.write(self._encoder.heartbeat)
+        await self._handler.flush()
+
+    def cut(self) -> None:
+        """Ends the connection without the last chunk, so that the client sees that the answer is not whole."""
+        socket_of(self._handler.request).close()
+
+
+class SocketWriter:
+    """Writes to one WebSocket for all that it carries, who take turns: one batch of one of them is on its way.
+
+    Frames go straight to the socket under it, a batch in one write: 0.45 µs a message, `write_message` takes 37.
+    """
+
+    def __init__(self, stream: IOStream, format: SocketFormat, heartbeat: float) -> None:
+        self.format = format
+        self._stream = stream
+        self._opcode = BINARY_FRAME if format.binary else TEXT_FRAME
+        self._turn = asyncio.Lock()
+        self._written: asyncio.Future[None] | None = None
+        self._silence = SilenceTimer(heartbeat, self._send_heartbeat)
+
+    async def send(self, payloads: Sequence[bytes]) -> None:
+        """Waits until the client has taken them. Raises StreamClosedError."""
+        async with self._turn:
+            if self._written is not None:  # the last writer was cancelled, and left its batch in the buffer
+                await asyncio.shield(self._written)
+            self._written = self._stream.write(b"".join(frame(self._opcode, payload) for payload in payloads))
+            await asyncio.shield(self._written)
+            self._written = None
+            self._silence.heard()
+
+    async def send_message(self, message: Mapping[str, Any], tag: Tag | None) -> None:
+        await self.send([self.format.pack(tagged(message, tag))])
+
+    def _send_heartbeat(self) -> None:
+        if not self._stream.writing() and not self._stream.closed():
+            self._stream.write(frame(self._opcode, self.format.pack(HEARTBEAT)))
+
+    def __enter__(self) -> Self:
+        self._silence.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._silence.__exit__(*exc_info)
+
+
+class SocketSink:
+    """One stream's events on a WebSocket, whose heartbeat is the writer's."""
+
+    def __init__(self, writer: SocketWriter, tag: Tag | None, model: str) -> None:
+        self._writer = writer
+        self._encode = writer.format.events(tag, model)
+
+    async def write(self, batch: Sequence[Record], first: int) -> None:
+        await self._writer.send(self._encode(batch, first))
+
+    async def heartbeat(self) -> None:
+        pass
+
+
+TEXT_FRAME, BINARY_FRAME = 0x81, 0x82  # final, unmasked (RFC 6455, 5.2)
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A payload as one WebSocket frame."""
+    size = len(payload)
+    if size < 126:
+        return bytes((opcode, size)) + payload
+    if size < 65_536:
+        return struct.pack("!BBH", opcode, 126, size) + payload
+    return struct.pack("!BBQ", opcode, 127, size) + payload
+
+
+def socket_of(request: HTTPServerRequest) -> IOStream:
+    """The socket under a request, which tornado's interface of a connection does not name."""
+    return cast(HTTP1Connection, request.connection).stream
