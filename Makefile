@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-slow check format bench schema clean
+.PHONY: run demo-aws test test-slow check format bench schema clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
 
 test: check
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow --timeout=600
@@ -22,6 +22,9 @@ check: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+demo-aws: $(VENV)/.test
+	$(BIN)/python -m tests.aws
 
 bench: $(VENV)/.local
 	$(BIN)/python -m benchmarks

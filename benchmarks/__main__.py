@@ -113,9 +113,7 @@ def attempt(
 ) -> load.Outcome | None:
     command = proc.module("load")
     with proc.on_core(bench.cores[2]):
-        client = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         said, why = client.communicate(msgspec.json.encode(plan(bench, scenario, target, effort)), LONGEST)
     except subprocess.TimeoutExpired:

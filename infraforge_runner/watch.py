@@ -15,14 +15,14 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 log = structlog.get_logger(__name__)
 
 SETTLE = 0.05  # seconds between an event and the look, in which the other events of the same save come
-LOOK_ANYWAY = 2.0  # seconds: what no event tells of (a link swapped, a network drive) is seen after this
+LOOK_ANYWAY = 0.5  # seconds: what no event tells of (a link swapped, a network drive) is seen after this
 
 # Reading a file makes these: they would have every look cause the next.
 _JUST_READING = frozenset({"opened", "closed_no_write"})
 
 
 class Watch:
-    """Calls `look` soon after anything under `paths` has changed, and every `LOOK_ANYWAY` seconds.
+    """Calls `look` soon after anything under `paths` has changed, and `LOOK_ANYWAY` seconds after the last look.
 
     `look` has to find out itself what differs. Paths that do not exist (yet), links, and folders that are swapped
     for others are all right.
@@ -33,7 +33,7 @@ class Watch:
         self._look = look
         self._changed = asyncio.Event()
         self._observer: BaseObserver = Observer()
-        self._watched: dict[Path, ObservedWatch] = {}
+        self._watched: dict[_Identity, ObservedWatch] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -58,22 +58,32 @@ class Watch:
                     await self._changed.wait()
                     await asyncio.sleep(SETTLE)
             self._changed.clear()
-            self._follow_links()
             try:
+                self._follow_links()
                 await self._look()
             except Exception:
                 log.exception("looking at changed files failed")
 
     def _follow_links(self) -> None:
         """Watches what the paths lead to now: after a swap of the folder itself, its old watch would stay silent."""
-        real = {path.resolve() for path in self._paths if path.exists()}
-        for path in self._watched.keys() - real:
-            self._observer.unschedule(self._watched.pop(path))
-        for path in real - self._watched.keys():
+        real = {_identify(path) for path in self._paths if path.exists()}
+        for gone in self._watched.keys() - real:
+            self._observer.unschedule(self._watched.pop(gone))
+        for new in real - self._watched.keys():
+            path = new[0]
             try:
-                self._watched[path] = self._observer.schedule(self._handler, str(path), recursive=path.is_dir())
+                self._watched[new] = self._observer.schedule(self._handler, str(path), recursive=path.is_dir())
             except OSError as error:  # the limit of inotify watches: the look every LOOK_ANYWAY seconds still serves
                 log.warning("a path can't be watched", path=str(path), error=str(error))
+
+
+_Identity = tuple[Path, int, int]
+
+
+def _identify(path: Path) -> _Identity:
+    """Tells a folder from another one that has taken its place under the same name."""
+    stat = path.stat()
+    return path.resolve(), stat.st_dev, stat.st_ino
 
 
 class _Forward(FileSystemEventHandler):

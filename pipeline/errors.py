@@ -24,15 +24,19 @@ from typing import ClassVar
 class ForgelineError(Exception):
     """An error whose message is a sentence that the client can act on.
 
-    `retry_after` is in seconds, where a time is known after which a retry makes sense.
+    `retry_after` is in seconds, where a time is known after which a retry makes sense. `retryable` says whether the
+    same call may well succeed a moment later, and costs nothing twice.
     """
 
     code: ClassVar[str] = "internal"
+    retryable: bool = False
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, retryable: bool | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+        if retryable is not None:
+            self.retryable = retryable
 
 
 class InvalidRequest(ForgelineError):
@@ -53,13 +57,12 @@ class UnknownStream(NotFound):
 
 class RateLimited(ForgelineError):
     code = "rate_limited"
-
-    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
-        super().__init__(message, retry_after=retry_after)
+    retryable = True
 
 
 class ModelError(ForgelineError):
     code = "model_error"
+    retryable = True
 
 
 class ModelNotDeployed(ForgelineError):

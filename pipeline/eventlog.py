@@ -62,8 +62,8 @@ class EventLog(Generic[T]):
         """Whether a cursor is so far behind that the writer should `pace` itself."""
         return self.size > self._crowded_at
 
-    async def pace(self) -> None:
-        """Lets cursors that are too far behind catch up, for `PATIENCE` at most; then cuts them off."""
+    async def pace(self) -> int:
+        """Lets cursors that are too far behind catch up, for `PATIENCE` at most; then cuts them off: so many."""
         try:
             async with asyncio.timeout(PATIENCE):
                 while self.crowded:
@@ -71,8 +71,11 @@ class EventLog(Generic[T]):
                     self._writers_waiting.append(moved)
                     await moved
         except TimeoutError:
-            for cursor in [c for c in self._cursors if self.size - c.seen > MAX_LAG]:
+            laggards = [cursor for cursor in self._cursors if self.size - cursor.seen > MAX_LAG]
+            for cursor in laggards:
                 cursor.cut(SlowReader("This reader was too far behind and was cut off; resume the stream to go on."))
+            return len(laggards)
+        return 0
 
     def _detach(self, cursor: Cursor[T]) -> None:
         if cursor in self._cursors:

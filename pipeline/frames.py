@@ -1,4 +1,4 @@
-"""Pictures, told by their bytes: kind, size and end, read without unpacking a pixel."""
+"""Pictures and videos, told by their bytes; of a picture its kind, size and end, read without unpacking a pixel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 import pybase64
 
 from pipeline.errors import InvalidRequest
+from pipeline.videos import VideoKind, read_video_kind
 
 FrameKind = Literal["png", "jpeg", "gif", "webp"]
 
@@ -36,6 +37,25 @@ class Frame:
         return self.base64 if self.base64 is not None else pybase64.b64encode_as_string(self.data)
 
 
+_VIDEO_TYPES = {"mkv": "x-matroska", "mov": "quicktime", "flv": "x-flv", "mpg": "mpeg", "wmv": "x-ms-wmv"}
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One whole video file. `kind` is its container, by Converse's names; `base64` is the client's own."""
+
+    data: bytes
+    kind: VideoKind
+    base64: str | None = None
+
+    @property
+    def media_type(self) -> str:
+        return "video/3gpp" if self.kind == "three_gp" else f"video/{_VIDEO_TYPES.get(self.kind, self.kind)}"
+
+    def as_base64(self) -> str:
+        return self.base64 if self.base64 is not None else pybase64.b64encode_as_string(self.data)
+
+
 class EncodedFrame:
     """A frame as it came: base64, a `data:` URI, or bytes. However many models ask, it is decoded once.
 
@@ -46,19 +66,19 @@ class EncodedFrame:
 
     def __init__(self, source: str | bytes, name: str) -> None:
         self._source = source
-        self._frame: Frame | None = None
+        self._frame: Frame | Video | None = None
         self.name = name
 
-    def decode(self) -> Frame:
-        """Raises InvalidRequest for bad base64 and for bytes that are no whole picture of a known kind."""
+    def decode(self) -> Frame | Video:
+        """Raises InvalidRequest for bad base64, and for bytes that are no whole picture or video of a known kind."""
         if self._frame is None:
             self._frame = _decode(self._source, self.name)
         return self._frame
 
 
-def _decode(source: str | bytes, name: str) -> Frame:
+def _decode(source: str | bytes, name: str) -> Frame | Video:
     if isinstance(source, bytes):
-        return read_frame(source, name)
+        return _read(source, name)
     text = source
     if text.startswith("data:"):
         head, comma, text = text.partition(",")
@@ -68,14 +88,22 @@ def _decode(source: str | bytes, name: str) -> Frame:
         data = pybase64.b64decode(text, validate=True)
     except ValueError as error:
         raise InvalidRequest(f"{name}: expected base64 or a data: URI; it is not valid base64.") from error
-    return read_frame(data, name, text)
+    return _read(data, name, text)
+
+
+def _read(data: bytes, name: str, base64: str | None = None) -> Frame | Video:
+    kind = read_video_kind(data, name)
+    return read_frame(data, name, base64) if kind is None else Video(data, kind, base64)
 
 
 def read_frame(data: bytes, name: str, base64: str | None = None) -> Frame:
     """The frame that these bytes are. Raises InvalidRequest where its kind, header or end can't be read."""
     kind = _kind(data)
     if kind is None:
-        raise InvalidRequest(f"{name}: expected a PNG, JPEG, GIF or WebP picture; these bytes are none of them.")
+        raise InvalidRequest(
+            f"{name}: expected a PNG, JPEG, GIF or WebP picture, or a video (MP4, MOV, MKV, WebM, FLV, MPEG, WMV or "
+            "3GP); these bytes are none of them."
+        )
     try:
         width, height = _SIZES[kind](data)
     except (struct.error, IndexError) as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from pipeline.errors import ForgelineError
-from pipeline.frames import EncodedFrame, Frame
+from pipeline.frames import EncodedFrame, Frame, Video
 from pipeline.presets import ModelPreset
 
 T = TypeVar("T")
@@ -25,10 +25,10 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "content_filter"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. Its parts are text or frames, in order; `decode_frames` makes every frame a `Frame`."""
+    """One turn. Its parts are text, pictures or a video, in order; `decode_frames` leaves none of them encoded."""
 
     role: Literal["user", "assistant"]
-    parts: tuple[str | EncodedFrame | Frame, ...]
+    parts: tuple[str | EncodedFrame | Frame | Video, ...]
 
     @property
     def text(self) -> str:
@@ -36,8 +36,13 @@ class Message:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """The frames that are decoded."""
+        """The pictures that are decoded."""
         return tuple(part for part in self.parts if isinstance(part, Frame))
+
+    @property
+    def video(self) -> Video | None:
+        """The whole video file, where there is one."""
+        return next((part for part in self.parts if isinstance(part, Video)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +57,17 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """One question, as asked, whoever answers it. `received` is when its last byte came (monotonic seconds)."""
+    """One question, as asked, whoever answers it.
+
+    `owner` tells those who ask apart; `received` is when the last byte came (monotonic seconds).
+    """
 
     messages: tuple[Message, ...]
     parameters: Parameters = Parameters()
     system: str | None = None
     media_type: MediaType = "image"
     request_id: str = ""
+    owner: str = ""
     received: float = field(default_factory=time.monotonic)
 
     def summary(self) -> dict[str, Any]:
@@ -89,10 +98,12 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens, as the provider counted them."""
+    """Tokens, as the provider counted them; those of its cache where it tells them."""
 
     input_tokens: int | None
     output_tokens: int | None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +142,9 @@ class Closing(Generic[T]):
         self._held = (*self._held, close)
 
     async def aclose(self) -> None:
-        """Closes the generator, then what it holds, in the order given. Only the task that iterates may call it."""
-        await _close_all(self._parts.aclose, *self._held)
+        """Closes the generator, then what it holds, each once, in that order. Only the task that iterates may."""
+        held, self._held = self._held, ()
+        await _close_all(self._parts.aclose, *held)
 
 
 async def _close_all(close: Close, *others: Close) -> None:
@@ -189,17 +201,18 @@ class Call:
 class Inference:
     """One request on its way to one model. Frozen: a stage hands on a changed copy, so a retry starts clean.
 
+    `asked` is the model that the client named, under which events are told; `model` the one that is to answer.
     `messages` and `parameters` are what will be sent; what was asked stays in `request`.
     """
 
     request: InferenceRequest
+    asked: str
     model: str
     models: Mapping[str, ModelPreset]
     messages: tuple[Message, ...]
     parameters: Parameters
     routed: Route | None = None
     called: Call | None = None
-    fallback_from: str | None = None
 
     @property
     def route(self) -> Route:

@@ -15,23 +15,37 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from pipeline.presets import StageSpec
-from pipeline.providers import emd, local, openai_compatible, scripted
+from pipeline.providers import bedrock, emd, local, openai_compatible, scripted
 from pipeline.stage import Context, Provider, Stage
-from pipeline.stages import decode_frames, fit_frames, invoke, limit, normalize_envelope, route_model
+from pipeline.stages import (
+    circuit_breaker,
+    decode_frames,
+    fallback,
+    fit_frames,
+    invoke,
+    limit,
+    normalize_envelope,
+    retry,
+    route_model,
+)
 
 StageFactory = Callable[[Mapping[str, Any], Context], Stage]
 ProviderFactory = Callable[[Mapping[str, Any], Context], Provider]
 
 STAGES: dict[str, StageFactory] = {
     "decode_frames": decode_frames.create,
+    "fallback": fallback.create,
     "route_model": route_model.create,
     "fit_frames": fit_frames.create,
     "limit": limit.create,
+    "circuit_breaker": circuit_breaker.create,
+    "retry": retry.create,
     "invoke": invoke.create,
     "normalize_envelope": normalize_envelope.create,
 }
 
 PROVIDERS: dict[str, ProviderFactory] = {
+    "bedrock": bedrock.create,
     "emd": emd.create,
     "local": local.create,
     "openai_compatible": openai_compatible.create,

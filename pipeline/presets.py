@@ -10,18 +10,20 @@ from msgspec import Meta, Struct
 from pipeline.schema import Positive, SchemaError, check
 from pipeline.store import Kind
 
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 Capability = Literal["text", "image", "video", "stream"]
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a model takes. Tokens it may answer with; frames in one request, and bytes and pixels of each."""
+    """What a model takes: tokens to answer with, frames in a request, bytes and pixels of each, bytes of a video."""
 
     max_tokens: Positive = 4096
     temperature: Annotated[float, Meta(ge=0, le=2)] = 2.0
     frames: Annotated[int, Meta(ge=0)] = 20
     frame_bytes: Positive = 3_932_160
     frame_pixels: Positive = 64_000_000
+    video_bytes: Positive = 25_000_000
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,12 +34,40 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     between_tokens: Seconds = 30.0
 
 
+class PerKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """What each API key may have of a model: calls at once, and calls begun in a second."""
+
+    calls: Positive | None = None
+    per_second: Rate | None = None
+
+
 class Concurrency(Struct, frozen=True, forbid_unknown_fields=True):
-    """Calls at once, and how many more may wait for one of them to end. Without `calls` there is no limit."""
+    """Calls at once and begun in a second, and how many more may wait. None: no limit."""
 
     calls: Positive | None = None
     queue: Annotated[int, Meta(ge=0)] = 64
-    per_second: Annotated[float, Meta(gt=0)] | None = None
+    per_second: Rate | None = None
+    per_key: PerKey = PerKey()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is limited."""
+        return self.calls is None and self.per_second is None and self.per_key == PerKey()
+
+
+class Retrying(Struct, frozen=True, forbid_unknown_fields=True):
+    """Calls in all, before the first token; seconds that they and the pauses may take; the longest first pause."""
+
+    attempts: Positive = 3
+    deadline: Seconds = 10.0
+    backoff: Seconds = 0.25
+
+
+class Breaking(Struct, frozen=True, forbid_unknown_fields=True):
+    """Failures in a row after which a model is not asked, and for how many seconds."""
+
+    failures: Positive = 5
+    seconds: Seconds = 10.0
 
 
 class Deploy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +92,8 @@ class ModelPreset(Struct, frozen=True, forbid_unknown_fields=True):
     refuses: tuple[Literal["temperature", "top_p", "stop"], ...] = ()
     timeouts: Timeouts = Timeouts()
     concurrency: Concurrency = Concurrency()
+    retry: Retrying = Retrying()
+    breaker: Breaking = Breaking()
     fallback: tuple[str, ...] = ()
     deploy: Deploy | None = None
 
@@ -89,7 +121,17 @@ class PipelineFile(Struct, forbid_unknown_fields=True):
     stages: list[str | dict[str, dict[str, Any]]]
 
 
-DEFAULT_STAGES = ("decode_frames", "route_model", "fit_frames", "limit", "invoke", "normalize_envelope")
+DEFAULT_STAGES = (
+    "decode_frames",
+    "fallback",
+    "route_model",
+    "fit_frames",
+    "limit",
+    "circuit_breaker",
+    "retry",
+    "invoke",
+    "normalize_envelope",
+)
 """What holds where there is no pipeline.yaml."""
 
 

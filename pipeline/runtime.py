@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from pipeline.errors import ForgelineError, Unavailable
-from pipeline.plugins import Plugins
+from pipeline.plugins import PluginError, Plugins
 from pipeline.presets import (
     DEFAULT_STAGES,
     MODELS,
@@ -57,15 +57,18 @@ class Runtime:
         self._pipeline_kind = pipeline_kind(plugins.check_stage)
         self.store = PresetStore(roots, [MODELS, self._pipeline_kind, *kinds])
         self.providers: dict[str, Provider] = {}
-        self.context = Context(self.providers)
+        self.context = Context(self.providers, models=lambda: self._edition.models)
         self._edition = Edition({}, Pipeline([]), [])
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Reads the presets and starts what they name. Raises UnusablePipeline."""
+        """Reads the presets and starts what they name. Raises UnusablePipeline, PluginError."""
         for name, create in self._plugins.providers.items():
-            self.providers[name] = create({}, self.context)
-            await _call(self.providers[name], "start")
+            try:
+                self.providers[name] = create({}, self.context)
+                await _call(self.providers[name], "start")
+            except Exception as error:  # a plugin's factory is a stranger's code
+                raise PluginError(f"the provider {name!r} can't be started: {error!r}") from error
         await self.reload()
         for fault in self.store.snapshot.faults:
             if isinstance(fault.cause, UnusablePipeline):
@@ -82,13 +85,16 @@ class Runtime:
         return changes
 
     async def _swap(self) -> None:
-        installed = await self._install(self._stage_specs())
+        """Puts new presets into force. Where a stage can't be started, the stages that run stay."""
+        try:
+            installed = await self._install(self._stage_specs())
+        except Exception:  # a stage's start is a stranger's code
+            log.exception("a stage can't be started; the pipeline stays as it was")
+            installed = list(self._edition.installed)
         for item in installed:
             item.holders += 1
-        old, self._edition = (
-            self._edition,
-            Edition(self.store.snapshot.of(MODELS), Pipeline([item.stage for item in installed]), installed),
-        )
+        models, pipeline = self.store.snapshot.of(MODELS), Pipeline([item.stage for item in installed])
+        old, self._edition = self._edition, Edition(models, pipeline, installed)
         self.release(old)
 
     def _stage_specs(self) -> Sequence[StageSpec]:
@@ -103,21 +109,29 @@ class Runtime:
     async def _install(self, specs: Sequence[StageSpec]) -> list[_Installed]:
         """Stages for `specs`; those that are there already, with the same options, stay."""
         there = list(self._edition.installed)
-        installed = []
-        for spec in specs:
-            item = next((item for item in there if item.spec == spec), None)
-            if item is not None:
-                there.remove(item)
-            else:
+        installed: list[_Installed] = []
+        try:
+            for spec in specs:
+                item = next((item for item in there if item.spec == spec), None)
+                if item is not None:
+                    there.remove(item)
+                    installed.append(item)
+                    continue
                 item = _Installed(spec, self._plugins.create_stage(spec, self.context))
+                installed.append(item)  # one whose start fails half-way is closed too
                 await _call(item.stage, "start")
-            installed.append(item)
+        except Exception:
+            for item in installed:
+                self._close_unheld(item)
+            raise
         return installed
 
     def acquire(self) -> Edition:
         """The edition in force, kept alive until it is `release`d."""
         if not self._edition.installed:
-            raise Unavailable("pipeline.yaml is broken, so no request can be answered; the server's log says where.")
+            raise Unavailable(
+                "No pipeline is in force, so no request can be answered; the server's log says what is wrong with it."
+            )
         self._edition.holders += 1
         return self._edition
 
@@ -133,6 +147,9 @@ class Runtime:
             return await provider.availability(preset)
         except ForgelineError as error:
             return Availability("unknown", error.message)
+        except Exception:  # a plugin's code: its fault must not hide the other models
+            log.exception("a provider can't say whether it is available", provider=preset.provider)
+            return Availability("unknown", "its provider failed to say; the server's log has more")
 
     def release(self, edition: Edition) -> None:
         """Gives an edition back. With its last holder, the stages that nobody else uses are closed."""
@@ -141,16 +158,20 @@ class Runtime:
             return
         for item in edition.installed:
             item.holders -= 1
-            if not item.holders:
-                task = asyncio.create_task(_call(item.stage, "close"), name=f"close stage {item.spec.name}")
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+            self._close_unheld(item)
+
+    def _close_unheld(self, item: _Installed) -> None:
+        if not item.holders:
+            task = asyncio.create_task(_call(item.stage, "close"), name=f"close stage {item.spec.name}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         self.release(self._edition)
-        await asyncio.gather(*self._closing, return_exceptions=True)
-        for provider in self.providers.values():
-            await _call(provider, "close")
+        closing = [*self._closing, *(_call(provider, "close") for provider in self.providers.values())]
+        for failed in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(failed, BaseException):
+                log.error("a stage or provider failed to close", exc_info=failed)
 
 
 async def _call(plugin: object, method: str) -> None:

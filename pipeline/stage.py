@@ -31,9 +31,12 @@ class Stage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a model could answer now, and if not, why not. `deployed` and `unknown` models may be asked."""
+    """Whether a model could answer now, and if not, why not. `available` and `unknown` models may be asked.
 
-    status: Literal["available", "unavailable", "not_deployed", "unknown"]
+    Those after `unavailable` have to be deployed first, or are on their way.
+    """
+
+    status: Literal["available", "unknown", "unavailable", "not_deployed", "in_progress", "failed", "deleting"]
     reason: str | None = None
 
 
@@ -52,18 +55,38 @@ class Provider(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
+class Tally:
+    """What has been counted of one model since the server started; `calls_open` are under way now."""
+
+    retries: int = 0
+    fallbacks: int = 0
+    calls_open: int = 0
+
+    def call_ended(self) -> None:
+        self.calls_open -= 1
+
+
+@dataclass
 class Context:
     """What a stage or a provider is made with.
 
-    `providers` is filled when all are made. `state(key)` is a dict that outlives reloads: permits, counters.
+    `providers` is filled when all are made. `models` gives the presets in force. `announce` tells those who watch that
+    a model's state has changed.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
-    _states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    announce: Callable[[str], None] = lambda model: None
+    models: Callable[[], Mapping[str, ModelPreset]] = dict
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def state(self, key: str) -> dict[str, Any]:
-        return self._states.setdefault(key, {})
+    def state(self, model: str) -> dict[str, Any]:
+        """A dict of the model's that outlives reloads: permits, a breaker's memory."""
+        return self.states.setdefault(model, {})
+
+    def tally(self, model: str) -> Tally:
+        tally: Tally = self.state(model).setdefault("tally", Tally())
+        return tally
 
 
 class Pipeline:

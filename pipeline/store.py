@@ -11,10 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Generic, Literal, TypeVar
+
+import structlog
 
 from pipeline import yamlfile
 from pipeline.schema import SchemaError
+
+log = structlog.get_logger(__name__)
 
 P = TypeVar("P")
 
@@ -34,13 +39,13 @@ class Kind(Generic[P]):
     single: str | None = None
 
     def files(self, root: Path) -> dict[str, Path]:
-        """The files that count, by the names of their presets."""
+        """The files that count, by the names of their presets. Raises OSError for a folder that can't be read."""
         if self.single is not None:
             path = root / self.folder / f"{self.single}.yaml"
             return {self.single: path} if os.path.lexists(path) else {}
         try:
             paths = sorted((root / self.folder).iterdir())
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         return {path.stem: path for path in paths if path.suffix == ".yaml" and not path.name.startswith(".")}
 
@@ -111,7 +116,7 @@ class PresetStore:
         for kind in self.kinds:
             presets[kind.name] = {}
             for root in self.roots:
-                for name, path in kind.files(root).items():
+                for name, path in self._paths(kind, root, known):
                     key = (kind.name, path)
                     old = known.get(key)
                     file = self._files[key] = _read(kind, root, name, path, old)
@@ -122,6 +127,14 @@ class PresetStore:
         faults = tuple(file.fault for file in self._files.values() if file.fault is not None)
         self.snapshot = Snapshot(presets, faults)
         return [*_compare(before, self.snapshot), *rejected]
+
+    def _paths(self, kind: Kind[Any], root: Path, known: Mapping[tuple[str, Path], _File]) -> list[tuple[str, Path]]:
+        """The files of a kind. Of a folder that can't be read for a moment, those that it had."""
+        try:
+            return list(kind.files(root).items())
+        except OSError as error:
+            log.warning("presets can't be read; those that were read before stay", kind=kind.name, error=str(error))
+            return [(path.stem, path) for name, path in known if name == kind.name and path.is_relative_to(root)]
 
 
 def _read(kind: Kind[Any], root: Path, name: str, path: Path, old: _File | None) -> _File:
@@ -134,6 +147,8 @@ def _read(kind: Kind[Any], root: Path, name: str, path: Path, old: _File | None)
         signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev, stat.st_mode)
         if old is not None and old.signature == signature:
             return old
+        if not S_ISREG(stat.st_mode):
+            raise yamlfile.YamlError(0, "expected a regular file")
         if not NAME.fullmatch(name):
             raise yamlfile.YamlError(0, f"{name!r} is no name for a preset: expected {NAME.pattern}")
         return _File(signature, _parse(kind, path.read_bytes()))
@@ -141,6 +156,9 @@ def _read(kind: Kind[Any], root: Path, name: str, path: Path, old: _File | None)
         return _File(signature, preset, fault(0, f"can't be read: {error.strerror}", error))
     except yamlfile.YamlError as error:
         return _File(signature, preset, fault(error.line, error.problem, error.cause))
+    except Exception as error:  # a plugin's check of its options is a stranger's code
+        log.exception("a preset's check failed", path=str(path))
+        return _File(signature, preset, fault(0, f"can't be checked: {error!r}", error))
 
 
 def _parse(kind: Kind[P], content: bytes) -> P:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from pipeline.errors import (
     UnknownStream,
 )
 from pipeline.eventlog import Cursor, EventLog
-from pipeline.frames import EncodedFrame
+from pipeline.media import decode_all
 from pipeline.messages import Failure, Inference, InferenceRequest, Result
 from pipeline.runtime import Edition, Runtime
 
@@ -73,7 +73,7 @@ class Stream:
     log: EventLog[Record] = field(default_factory=EventLog)
     task: asyncio.Task[None] | None = None
     stopped: ForgelineError | None = None
-    told: set[str] = field(default_factory=set)  # the models that have their outcome
+    outcomes: dict[str, Result | Failure] = field(default_factory=dict)
     _grace: asyncio.TimerHandle | None = None
 
     def attach(self, after: int = -1) -> Cursor[Record]:
@@ -107,7 +107,7 @@ class Streams:
     """All streams: those that run, and those that ended a while ago.
 
     `keep` and `grace` are in seconds: how long an ended stream can still be read, and how long a resumable one
-    runs on without a reader.
+    runs on without a reader. `on_outcome` hears of every result and failure; `readers_cut` counts those that lagged.
     """
 
     def __init__(self, runtime: Runtime, *, max_streams: int, keep: float, grace: float) -> None:
@@ -120,6 +120,8 @@ class Streams:
         self._ended: deque[tuple[float, Stream]] = deque()
         self._held = 0
         self._draining = False
+        self.readers_cut = 0
+        self.on_outcome: Callable[[Result | Failure], None] = lambda outcome: None
 
     @property
     def running(self) -> int:
@@ -140,10 +142,7 @@ class Streams:
         InvalidRequest for a frame that can't be read: that is wrong whoever answers, and no model is asked.
         """
         self._check(models)
-        for message in request.messages:
-            for part in message.parts:
-                if isinstance(part, EncodedFrame):
-                    part.decode()
+        decode_all(request.messages, request.media_type)
         edition = self._runtime.acquire()
         stream = Stream(secrets.token_urlsafe(18), owner, request.request_id, tuple(models), resumable, kept)
         stream.log.on_idle = partial(stream.left, self._grace)
@@ -186,7 +185,8 @@ class Streams:
 
     async def _run(self, stream: Stream, edition: Edition, request: InferenceRequest) -> None:
         asked = [
-            Inference(request, model, edition.models, request.messages, request.parameters) for model in stream.models
+            Inference(request, model, model, edition.models, request.messages, request.parameters)
+            for model in stream.models
         ]
         if len(asked) == 1:
             await self._answer(stream, edition, asked[0])
@@ -213,13 +213,13 @@ class Streams:
             async for event in events:
                 self._append(stream, Delta(model, event) if several and isinstance(event, str) else event)
                 if stream.log.crowded:
-                    await stream.log.pace()
+                    self.readers_cut += await stream.log.pace()
         finally:
             await events.aclose()
 
     def _fail(self, stream: Stream, model: str, error: ForgelineError) -> None:
         """Tells a failure, unless that model has its outcome: a close may fail after the result."""
-        if model not in stream.told:
+        if model not in stream.outcomes:
             self._append(stream, Failure(model, error))
 
     def _append(self, stream: Stream, record: Record) -> None:
@@ -231,7 +231,8 @@ class Streams:
             case _:
                 size = 1024
                 if isinstance(record, Result | Failure):
-                    stream.told.add(record.model)
+                    stream.outcomes[record.model] = record
+                    self.on_outcome(record)
         stream.log.append(record, size)
         self._held += size
 

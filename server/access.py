@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import ipaddress
@@ -25,7 +26,7 @@ class Access:
     ) -> None:
         self._given = tuple(map(_digest, keys))
         self._file = keys_file
-        self._changed_at = -1
+        self._signature: tuple[int, ...] = ()
         self._keys: tuple[str, ...] = self._given
         # A file without a key in it lets nobody in, rather than everybody.
         self._locked = bool(keys) or keys_file is not None
@@ -35,10 +36,13 @@ class Access:
 
     def read_keys(self) -> None:
         """Takes the keys as they are in the file now. Raises OSError, and keeps those it has."""
-        if self._file is not None and self._file.stat().st_mtime_ns != self._changed_at:
-            changed_at = self._file.stat().st_mtime_ns
+        if self._file is None:
+            return
+        stat = self._file.stat()
+        signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if signature != self._signature:
             self._keys = (*self._given, *map(_digest, _keys_in(self._file)))
-            self._changed_at = changed_at
+            self._signature = signature
 
     def check_host(self, host: str) -> None:
         """Raises Forbidden for a name that is not this server's: a rebound one must not reach a local server."""
@@ -71,8 +75,12 @@ class Access:
 
 
 def _keys_in(path: Path) -> tuple[str, ...]:
-    """The keys in a file: one a line; empty lines and those that begin with # don't count."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    """The keys in a file: one a line; empty lines and those that begin with # don't count. Raises OSError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OSError(errno.EILSEQ, "it is not UTF-8") from error
+    lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 

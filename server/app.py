@@ -8,8 +8,10 @@ from tornado.web import Application, RequestHandler, url
 
 from server.handlers.base import NotFoundHandler
 from server.handlers.door import Door
+from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
 from server.handlers.health import HealthHandler, ReadyHandler
 from server.handlers.inference import EmdHandler, ModelHandler, MultiInferenceHandler, StreamHandler
+from server.handlers.metrics import MetricsHandler
 from server.handlers.models import ModelsHandler
 from server.handlers.socket import SocketHandler, StreamSocketHandler
 from server.handlers.streams import StreamsHandler
@@ -22,9 +24,12 @@ PING_SECONDS = 20  # between pings on a WebSocket; a peer that answers none of t
 ROUTES: list[Rule] = [
     url(r"/healthz", HealthHandler),
     url(r"/readyz", ReadyHandler),
+    url(r"/metrics", MetricsHandler),
     url(r"/api/models", ModelsHandler),
     url(r"/api/models/([^/]+)", ModelHandler),
     url(r"/api/(claude4|nova)", ModelHandler),
+    url(r"/api/emd/models", EmdModelsHandler),
+    url(r"/api/emd/status", EmdStatusHandler),
     url(r"/api/emd/([^/]+)", EmdHandler),
     url(r"/api/multi-inference", MultiInferenceHandler),
     url(r"/api/stream/([^/]+)", StreamHandler),
@@ -48,11 +53,15 @@ def make_app(services: Services) -> Application:
 def _log_request(handler: RequestHandler) -> None:
     """One event per request: never its text, its frames or its key."""
     if isinstance(handler, Door):
+        method = str(handler.request.method)
         log.info(
             "request",
-            method=handler.request.method,
+            method=method,
             path=handler.request.path,
             status=handler.get_status(),
             request_id=handler.request_id,
             duration_ms=round(handler.request.request_time() * 1000, 3),
+            **handler.log_fields(),
         )
+        known = method if method in handler.SUPPORTED_METHODS else "other"
+        handler.services.metrics.request(handler.address, known, handler.get_status())

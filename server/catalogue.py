@@ -2,39 +2,97 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 
 from pipeline.presets import ModelPreset
+from pipeline.providers.emd import Emd, deploy_command
+from pipeline.providers.emd_stacks import Deployment
 from pipeline.runtime import Runtime
+from pipeline.stages.circuit_breaker import Breaker
 from pipeline.store import Change, Snapshot
 
 
 async def list_models(runtime: Runtime) -> list[dict[str, Any]]:
     """Every model that the presets define, by name."""
-    return [await _describe_model(runtime, name, preset) for name, preset in sorted(runtime.models.items())]
+    return [await describe_model(runtime, name) for name in sorted(runtime.models)]
 
 
-async def describe_changed_model(runtime: Runtime, change: Change) -> dict[str, Any]:
-    """A model as it is now; of one that is gone, its name."""
-    preset = runtime.models.get(change.name)
+async def describe_model(runtime: Runtime, name: str) -> dict[str, Any]:
+    """A model as it is now; of one that is gone, that it is."""
+    preset = runtime.models.get(name)
     if preset is None:
-        return {"name": change.name, "availability": "removed"}
-    return await _describe_model(runtime, change.name, preset)
-
-
-async def _describe_model(runtime: Runtime, name: str, preset: ModelPreset) -> dict[str, Any]:
+        return {"name": name, "availability": "removed"}
     availability = await runtime.availability(preset)
+    breaker: Breaker = runtime.context.state(name).get("breaker", Breaker())
     return {
         "name": name,
         "provider": preset.provider,
         "model": preset.model,
-        "capabilities": {kind: kind in preset.capabilities for kind in ("text", "image", "video", "stream")},
+        "capabilities": _capabilities(preset),
         "limits": msgspec.to_builtins(preset.limits),
         "availability": availability.status,
         "reason": availability.reason,
+        "breaker": breaker.state(preset.breaker),
     }
+
+
+def list_emd_models(runtime: Runtime) -> list[dict[str, Any]]:
+    """The models that EMD can deploy, and how, by name."""
+    return [
+        {
+            "name": name,
+            "model": preset.model,
+            "tag": preset.tag,
+            "region": preset.region,
+            "capabilities": _capabilities(preset),
+            "limits": msgspec.to_builtins(preset.limits),
+            "instance": preset.deploy and preset.deploy.instance,
+            "engine": preset.deploy and preset.deploy.engine,
+            "service": preset.deploy and preset.deploy.service,
+            "command": deploy_command(preset),
+        }
+        for name, preset in _emd_presets(runtime)
+    ]
+
+
+async def list_emd_deployments(runtime: Runtime) -> list[dict[str, Any]]:
+    """How the deployment of each of them stands, by name."""
+    presets = _emd_presets(runtime)
+    found = await asyncio.gather(*(_deployment(runtime, preset) for _, preset in presets))
+    return [
+        {
+            "name": name,
+            "model": preset.model,
+            "tag": preset.tag,
+            "region": preset.region,
+            "status": one.status,
+            "stack": one.stack,
+            "instance": one.instance,
+            "engine": one.engine,
+            "service": one.service,
+            "endpoint": one.endpoint or one.base_url,
+            "reason": one.reason,
+        }
+        for (name, preset), one in zip(presets, found, strict=True)
+    ]
+
+
+def _emd_presets(runtime: Runtime) -> list[tuple[str, ModelPreset]]:
+    return [(name, runtime.models[name]) for name in sorted(runtime.models) if runtime.models[name].provider == "emd"]
+
+
+async def _deployment(runtime: Runtime, preset: ModelPreset) -> Deployment:
+    provider = runtime.providers.get("emd")
+    if not isinstance(provider, Emd):
+        return Deployment("unknown", reason="the provider 'emd' is not installed here")
+    return await provider.deployment(preset)
+
+
+def _capabilities(preset: ModelPreset) -> dict[str, bool]:
+    return {kind: kind in preset.capabilities for kind in ("text", "image", "video", "stream")}
 
 
 def list_presets(snapshot: Snapshot) -> list[dict[str, Any]]:

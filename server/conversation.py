@@ -15,6 +15,7 @@ from tornado.iostream import StreamClosedError
 
 from pipeline.errors import Cancelled, ForgelineError, Internal, InvalidRequest, NotFound, RateLimited, SlowReader
 from pipeline.streams import Stream
+from server.accesslog import describe_stream
 from server.delivery import deliver
 from server.errors import describe
 from server.requests import Arrival, Asked, decode_body, parse_inference, parse_multi_inference
@@ -198,6 +199,8 @@ class Conversation:
             await self._send_end(tag, Internal())
         finally:
             del self._talks[tag]
+            if talk.stream is not None:
+                log.info("inference", request_id=talk.stream.request_id, models=describe_stream(talk.stream))
 
     async def _send_end(self, tag: Tag | None, reason: ForgelineError) -> None:
         """The last message of a talk that did not come to its own end. One that its client ended is complete."""
@@ -205,6 +208,7 @@ class Conversation:
             message: dict[str, Any] = {"type": "complete"}
         else:
             message = {"type": "error", **describe(reason)}
+            self._services.metrics.error(reason.code)
         with suppress(StreamClosedError):
             await self._writer.send_message(message, tag)
 
@@ -228,7 +232,7 @@ class Conversation:
 
     def _arrival(self) -> Arrival:
         self._count += 1
-        return Arrival(f"{self._request_id}.{self._count}", time.monotonic())
+        return Arrival(f"{self._request_id}.{self._count}", self._owner, time.monotonic())
 
 
 def _tag_of(body: dict[str, Any]) -> Tag:

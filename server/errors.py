@@ -45,6 +45,7 @@ class ClientLeft(ForgelineError):
     code = "client_left"
 
 
+RETRY_AFTER = 1.0  # seconds, where a client is to come back later and nobody knows when
 MAX_SENTENCE = 2000  # characters of an error that are told: it may name what a client sent, however long that is
 
 STATUS: Mapping[type[ForgelineError], int] = {
@@ -57,6 +58,7 @@ STATUS: Mapping[type[ForgelineError], int] = {
     RequestTimeout: 408,
     TooLarge: 413,
     UnsupportedMediaType: 415,
+    ClientLeft: 499,
     errors.RateLimited: 429,
     errors.ModelError: 500,
     errors.Internal: 500,
@@ -72,15 +74,24 @@ def status_of(error: ForgelineError) -> int:
 
 
 def headers_of(error: ForgelineError) -> dict[str, str]:
-    return {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
+    retry_after = _retry_after(error)
+    return {} if retry_after is None else {"Retry-After": str(math.ceil(retry_after))}
+
+
+def _retry_after(error: ForgelineError) -> float | None:
+    """A client that is to come back later is always told when, also where the provider did not say."""
+    if error.retry_after is None and isinstance(error, errors.RateLimited):
+        return RETRY_AFTER
+    return error.retry_after
 
 
 def describe(error: ForgelineError) -> dict[str, Any]:
     """What an answer and an `error` event both say of an error."""
     message = error.message if len(error.message) <= MAX_SENTENCE else error.message[:MAX_SENTENCE] + " …"
     told: dict[str, Any] = {"error": message, "code": error.code}
-    if error.retry_after is not None:
-        told["retry_after"] = error.retry_after
+    retry_after = _retry_after(error)
+    if retry_after is not None:
+        told["retry_after"] = retry_after
     return told
 
 

@@ -69,9 +69,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How a request came: its id, and when its last byte had come (monotonic seconds)."""
+    """How a request came: its id, whose it is, and when its last byte had come (monotonic seconds)."""
 
     request_id: str
+    owner: str
     received: float
 
 
@@ -110,6 +111,7 @@ def _to_request(body: InferenceBody, arrival: Arrival, max_frames: int) -> Infer
         body.system,
         body.media_type,
         arrival.request_id,
+        arrival.owner,
         arrival.received,
     )
 

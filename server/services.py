@@ -14,7 +14,8 @@ from pipeline.presets import MODELS
 from pipeline.runtime import Runtime
 from pipeline.streams import Streams
 from server.access import Access
-from server.catalogue import describe_change, describe_changed_model, list_models, list_presets
+from server.catalogue import describe_change, describe_model, list_models, list_presets
+from server.metrics import Metrics
 from server.options import Options
 
 log = structlog.get_logger(__name__)
@@ -59,17 +60,38 @@ class Services:
     ready: bool = False
     answering: Answering = field(default_factory=Answering)
     sockets: set[Closable] = field(default_factory=set)
+    metrics: Metrics = field(default_factory=Metrics)
+    _keys_problem: str = ""
+    _telling: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.metrics.watch(self.runtime, self.streams, self.sockets)
+        self.streams.on_outcome = self.metrics.outcome
+        self.runtime.context.announce = self._announce
+
+    def _announce(self, model: str) -> None:
+        """A stage says that a model's state has changed: the feed tells how it is now."""
+        task = asyncio.create_task(self._tell_model(model), name=f"tell model {model}")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell_model(self, model: str) -> None:
+        self.feed.append("models", {"type": "model", **await describe_model(self.runtime, model)})
 
     async def look_at_files(self) -> None:
         """Brings into force what has changed on disk, and tells it on the feed."""
         try:
             self.access.read_keys()
+            self._keys_problem = ""
         except OSError as error:
-            log.warning("API keys can't be read; those that were read before stay", error=error.strerror)
+            if str(error) != self._keys_problem:  # told once, not at every look
+                log.warning("API keys can't be read; those that were read before stay", error=error.strerror)
+            self._keys_problem = str(error)
         for change in await self.runtime.reload():
+            self.metrics.preset_change(change.kind, change.change)
             self.feed.append("presets", {"type": "preset", **describe_change(change)})
             if change.kind == MODELS.name and change.change != "rejected":
-                self.feed.append("models", {"type": "model", **await describe_changed_model(self.runtime, change)})
+                await self._tell_model(change.name)
 
     async def snapshot(self, topics: Set[str]) -> dict[str, Any]:
         """How things stand, for who begins to follow these topics of the feed."""

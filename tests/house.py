@@ -26,9 +26,9 @@ RUNNER_MAY_IMPORT = {"eventlog", "errors", "presets", "store", "schema", "silenc
 ONLY_IN = {
     "tornado": {"run", "server"},
     "watchdog": {"infraforge_runner.watch"},
-    "aiobotocore": {"pipeline.providers.bedrock", "pipeline.providers.emd", "infraforge_runner.stack"},
+    "aiobotocore": {"pipeline.providers.aws", "infraforge_runner.stack"},
+    "botocore": {"pipeline.providers.aws_errors", "infraforge_runner.stack"},
 }
-ONLY_IN["botocore"] = ONLY_IN["aiobotocore"]
 
 
 @dataclass(frozen=True)

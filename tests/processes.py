@@ -72,9 +72,13 @@ async def start(folder: Path, *flags: str, environ: Mapping[str, str] | None = N
 
 @asynccontextmanager
 async def running(
-    folder: Path, *flags: str, models: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str] | None = None
+    folder: Path,
+    *flags: str,
+    models: Mapping[str, Mapping[str, Any]],
+    stages: list[Any] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Process]:
-    write_presets(folder / "presets", models)
+    write_presets(folder / "presets", models, stages)
     child = await start(folder, *flags, environ=environ)
     assert child.stdout is not None
     try:

@@ -51,7 +51,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("the embedded model is not installed")
     data = tmp_path_factory.mktemp("data")
     command = [sys.executable, "run.py", "--port", "0", "--data", str(data)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=_without_aws()) as server:
         assert server.stdout is not None
         yield server.stdout.readline().removeprefix("listening on ").strip()
         server.terminate()
@@ -78,6 +78,13 @@ def _keys(preset: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(nested[0], f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
+
+
+def _without_aws() -> dict[str, str]:
+    """The examples show what somebody without an account sees."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    return {**inherited, **files, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 def _environment() -> dict[str, str]:

@@ -66,7 +66,7 @@ def test_the_runner_may_know_the_event_log_and_nothing_of_an_inference(tmp_path:
 
 def test_what_is_allowed_in_one_place_is_no_fault_there(tmp_path: Path) -> None:
     watch = "from watchdog.observers import Observer"
-    assert planted(tmp_path, infraforge_runner__watch=watch, pipeline__providers__emd="import aiobotocore") == []
+    assert planted(tmp_path, infraforge_runner__watch=watch, pipeline__providers__aws="import aiobotocore") == []
 
 
 def test_a_provider_that_imports_another_is_found_and_shared_wire_code_is_none(tmp_path: Path) -> None:

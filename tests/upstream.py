@@ -47,8 +47,8 @@ class Asked:
 
 
 class Upstream:
-    """`answering` requests are being answered; `cancelled` were given up by the client; `connected` is how many
-    connections there ever were.
+    """`answering` requests are being answered, `most` at once; `cancelled` were given up by the client; `connected`
+    is how many connections there ever were. `close` makes it refuse connections, `open` brings it back.
     """
 
     def __init__(self) -> None:
@@ -56,29 +56,38 @@ class Upstream:
         self.answers: dict[str, Answer] = {}
         self.requests: list[Asked] = []
         self.answering = 0
+        self.most = 0
         self.cancelled = 0
         self.base_url = ""
         self._transports: set[asyncio.BaseTransport | None] = set()
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
+        self._port = 0
 
     @property
     def connected(self) -> int:
         return len(self._transports)
 
     async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0][:2]
-        self.base_url = f"http://{host}:{port}/v1"
-        return self
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        host, self._port = self._runner.addresses[0][:2]
+        self.base_url = f"http://{host}:{self._port}/v1"
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
 
     async def idle(self) -> None:
         """Returns when no request is being answered."""
@@ -106,6 +115,7 @@ class Upstream:
     async def _count(self, change: int) -> None:
         async with self._changed:
             self.answering += change
+            self.most = max(self.most, self.answering)
             self._changed.notify_all()
 
 

@@ -66,8 +66,10 @@ def error_for_status(status: int, message: str, retry_after: float | None = None
         message = ""  # it may show the credentials
     sentence = f"The model's server {what}" + (f": {message}" if message else ".")
     if kind is RateLimited:
-        return RateLimited(sentence, retry_after=1.0 if retry_after is None else retry_after)
-    return kind(sentence, retry_after=retry_after if kind is Unavailable else None)
+        return RateLimited(sentence, retry_after=retry_after)
+    if kind is Unavailable:
+        return Unavailable(sentence, retry_after=retry_after, retryable=status == 503)
+    return kind(sentence, retryable=status >= 500)
 
 
 def message_in_body(body: bytes, secret: str = "") -> str:

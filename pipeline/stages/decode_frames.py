@@ -1,4 +1,4 @@
-"""decode_frames: frames as they came become pictures whose kind, size and end are known."""
+"""decode_frames: frames as they came become pictures whose kind, size and end are known, or a video file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from pipeline.errors import InvalidRequest
-from pipeline.frames import EncodedFrame, Frame
+from pipeline.media import decode_all
 from pipeline.messages import Events, Inference
 from pipeline.schema import Positive, check
 from pipeline.stage import Context, Proceed
@@ -26,20 +25,8 @@ class DecodeFrames:
         self._max_pixels = max_pixels
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        messages = tuple(
-            replace(message, parts=tuple(map(self._decode, message.parts))) for message in inference.messages
-        )
+        messages = decode_all(inference.messages, inference.request.media_type, self._max_pixels)
         return await proceed(replace(inference, messages=messages))
-
-    def _decode(self, part: str | EncodedFrame | Frame) -> str | Frame:
-        if not isinstance(part, EncodedFrame):
-            return part
-        frame = part.decode()
-        if frame.pixels > self._max_pixels:
-            raise InvalidRequest(
-                f"{part.name}: {frame.width} x {frame.height} pixels; at most {self._max_pixels:,} are unpacked."
-            )
-        return frame
 
 
 def create(options: Mapping[str, Any], context: Context) -> DecodeFrames:

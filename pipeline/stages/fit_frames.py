@@ -1,8 +1,10 @@
-"""fit_frames: pictures that are too large for the model are made smaller; too many of them are refused."""
+"""fit_frames: pictures too large for the model are made smaller, too many are refused, and a video becomes pictures.
+
+A video file goes untouched to a model that takes video. To every other it is several pictures in order.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -10,45 +12,66 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from pipeline.errors import InvalidRequest
-from pipeline.frames import Frame
+from pipeline.frames import Frame, Video
 from pipeline.messages import Events, Inference, Message
 from pipeline.presets import Limits
+from pipeline.sampling import Sampler, as_video, in_place_of_video
 from pipeline.schema import Positive, check
 from pipeline.stage import Context, Proceed
-from pipeline.workers.process import WorkerDied, WorkerProcess
+from pipeline.workers.pool import WorkerPool
+from pipeline.workers.process import WorkerDied
+
+Seconds = Annotated[float, Meta(gt=0)]
 
 
 class Options(Struct, forbid_unknown_fields=True):
-    """`seconds`: how long one picture may take. `workers`: processes that unpack pictures, each one at a time."""
+    """`seconds`: how long one picture may take. `workers`: processes that unpack pictures, each one at a time.
 
-    seconds: Annotated[float, Meta(gt=0)] = 10.0
+    The same for videos; and `video_frames`: how many pictures are taken of one, where the model takes so many.
+    """
+
+    seconds: Seconds = 10.0
     workers: Positive = 2
+    video_frames: Positive = 8
+    video_seconds: Seconds = 20.0
+    video_workers: Positive = 2
 
 
 class FitFrames:
-    def __init__(self, seconds: float, workers: int) -> None:
-        self._seconds = seconds
-        self._workers = [WorkerProcess("pipeline.workers.pictures") for _ in range(workers)]
-        # Last in, first out: one that has run already is taken before one that would have to be started.
-        self._idle: asyncio.LifoQueue[WorkerProcess] = asyncio.LifoQueue()
-        for worker in self._workers:
-            self._idle.put_nowait(worker)
+    def __init__(self, options: Options) -> None:
+        self._seconds = options.seconds
+        self._video_frames = options.video_frames
+        self._workers = WorkerPool("pipeline.workers.pictures", options.workers)
+        self._sampler = Sampler(options.video_seconds, options.video_workers)
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
         message = inference.messages[-1]
-        frames = message.frames
-        if not frames:
-            return await proceed(inference)
-        _refuse(inference, len(frames))
-        limits = inference.route.preset.limits
-        if all(_fits(frame, limits) for frame in frames):
-            return await proceed(inference)
-        messages = (*inference.messages[:-1], await self._fit_all(message, limits))
-        return await proceed(replace(inference, messages=messages))
+        fitted = await self._fit_message(inference, message)
+        if fitted is not message:
+            inference = replace(inference, messages=(*inference.messages[:-1], fitted))
+        return await proceed(inference)
 
     async def close(self) -> None:
-        for worker in self._workers:
-            await worker.close()
+        await self._workers.close()
+        await self._sampler.close()
+
+    async def _fit_message(self, inference: Inference, message: Message) -> Message:
+        if (video := message.video) is not None:
+            return message if _takes_whole(inference, video) else await self._sample(inference, message, video)
+        frames = message.frames
+        if not frames:
+            return message
+        _refuse(inference, len(frames))
+        limits = inference.route.preset.limits
+        if not all(_fits(frame, limits) for frame in frames):
+            message = await self._fit_all(message, limits)
+        return as_video(message) if inference.request.media_type == "video" else message
+
+    async def _sample(self, inference: Inference, message: Message, video: Video) -> Message:
+        _refuse(inference, 1)
+        limits = inference.route.preset.limits
+        count = min(self._video_frames, limits.frames)
+        return in_place_of_video(message, await self._sampler.sample(video, "frames[0]", count, limits))
 
     async def _fit_all(self, message: Message, limits: Limits) -> Message:
         """One after the other, so that a request with many pictures takes one worker, and leaves the rest to others."""
@@ -69,15 +92,12 @@ class FitFrames:
             "pixels": limits.frame_pixels,
             "bytes": limits.frame_bytes,
         }
-        worker = await self._idle.get()
         try:
-            answer = await worker.call(question, self._seconds)
+            answer = await self._workers.call(question, self._seconds)
         except TimeoutError as error:
             raise _too_hard(frame, name, f"{self._seconds:g} s") from error
         except WorkerDied as error:
             raise _too_hard(frame, name, "what one picture may use") from error
-        finally:
-            self._idle.put_nowait(worker)
         match answer.get("error"):
             case "memory":
                 raise _too_hard(frame, name, "the memory that one picture may use")
@@ -86,6 +106,21 @@ class FitFrames:
             case "undecodable":
                 raise InvalidRequest(f"{name}: the pixels of this {frame.kind.upper()} picture can't be decoded.")
         return Frame(answer["data"], answer["kind"], answer["width"], answer["height"])
+
+
+def _takes_whole(inference: Inference, video: Video) -> bool:
+    """Whether the model takes this file as it is. Raises InvalidRequest where it takes neither it nor pictures."""
+    model, preset = inference.route.model, inference.route.preset
+    if "video" not in preset.capabilities:
+        return False
+    if len(video.data) <= preset.limits.video_bytes:
+        return True
+    if "image" not in preset.capabilities:
+        most = preset.limits.video_bytes
+        raise InvalidRequest(
+            f"frames: {model} takes a video of at most {most:,} bytes, and no pictures of a larger one."
+        )
+    return False
 
 
 def _refuse(inference: Inference, count: int) -> None:
@@ -109,5 +144,4 @@ def _too_hard(frame: Frame, name: str, limit: str) -> InvalidRequest:
 
 
 def create(options: Mapping[str, Any], context: Context) -> FitFrames:
-    given = check(options, Options)
-    return FitFrames(given.seconds, given.workers)
+    return FitFrames(check(options, Options))

@@ -17,20 +17,27 @@ from pipeline.stage import Context, Proceed
 
 class Invoke:
     def __init__(self, context: Context) -> None:
-        self._providers = context.providers
+        self._context = context
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
         route = inference.route
         timeouts = route.preset.timeouts
         began = time.monotonic()
+        tally = self._context.tally(route.model)
+        tally.calls_open += 1
         try:
             async with asyncio.timeout(timeouts.first_token):
-                reply = await self._providers[route.preset.provider].open(route, inference)
-        except TimeoutError as error:
+                reply = await self._context.providers[route.preset.provider].open(route, inference)
+        except BaseException as error:
+            tally.calls_open -= 1
+            if not isinstance(error, TimeoutError):
+                raise
+            # Not to be retried: it may be working still on what it was asked.
             raise Unavailable(f"{route.model} did not begin to answer within {timeouts.first_token:g} s.") from error
         watched = Reply(
             _watch(reply, route.model, timeouts.between_tokens),
             reply.aclose,
+            tally.call_ended,
             id=reply.id,
             model=reply.model,
             streamed=reply.streamed,

@@ -32,9 +32,9 @@ async def _tell(inference: Inference) -> AsyncGenerator[Event, None]:
             elif isinstance(part, Stop):
                 reason = part.reason
     except ForgelineError as error:
-        yield Failure(inference.model, error)
+        yield Failure(inference.asked, error)
         return
-    yield Result(inference.model, envelope(inference, "".join(texts), reason, usage, time.monotonic()))
+    yield Result(inference.asked, envelope(inference, "".join(texts), reason, usage, time.monotonic()))
 
 
 def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage | None, ended: float) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage |
         "provider": route.preset.provider,
         "time_to_first_token_ms": _milliseconds(call.first_chunk - request.received) if call.reply.streamed else None,
     }
-    if inference.fallback_from is not None:
-        metadata["fallback_from"] = inference.fallback_from
+    if inference.model != inference.asked:
+        metadata["fallback_from"] = inference.asked
     if sent:
         metadata["sent"] = sent
     now = time.monotonic()
@@ -63,13 +63,17 @@ def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage |
             "model": call.reply.model or route.preset.model,
             "content": [{"type": "text", "text": text}],
             "stop_reason": reason,
-            "usage": {
-                "input_tokens": usage.input_tokens if usage else None,
-                "output_tokens": usage.output_tokens if usage else None,
-            },
+            "usage": _tokens(usage or Usage(None, None)),
         },
         "metadata": metadata,
     }
+
+
+def _tokens(usage: Usage) -> dict[str, int | None]:
+    """Those of the provider's cache only where it tells them."""
+    cached = {"cache_read_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    told = {name: tokens for name, tokens in cached.items() if tokens is not None}
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, **told}
 
 
 def _differences(asked: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:

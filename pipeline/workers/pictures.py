@@ -43,13 +43,13 @@ def fit(data: bytes, kind: str, max_pixels: int, max_bytes: int) -> tuple[bytes,
     encoded = _encode(image, kept, QUALITY)
     if len(encoded) <= max_bytes:
         return encoded, kept, image
-    return _squeeze(opaque(image), max_bytes)
+    return squeeze(opaque(image), max_bytes)
 
 
 def load(data: bytes, max_pixels: int) -> Image.Image:
     """The first frame, upright, as L, RGB or RGBA, with its aspect ratio, and of at most `max_pixels` pixels."""
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    size = _size_within(image.width, image.height, max_pixels)
+    size = size_within(image.width, image.height, max_pixels)
     if size != image.size:
         image.draft(None, size)  # a JPEG can be unpacked at a half, a quarter or an eighth of its size
     image = _plain(image)
@@ -60,7 +60,8 @@ def load(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _size_within(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+def size_within(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """The size with this aspect ratio that has at most so many pixels."""
     if width * height <= max_pixels:
         return width, height
     scale = math.sqrt(max_pixels / (width * height))
@@ -89,7 +90,8 @@ def opaque(image: Image.Image) -> Image.Image:
     return image
 
 
-def _squeeze(image: Image.Image, max_bytes: int) -> tuple[bytes, Kind, Image.Image]:
+def squeeze(image: Image.Image, max_bytes: int) -> tuple[bytes, Kind, Image.Image]:
+    """An opaque picture as a JPEG, of a lower quality and then smaller until it fits. Raises TooManyBytesError."""
     while True:
         for quality in FALLING_QUALITIES:
             encoded = _encode(image, "jpeg", quality)

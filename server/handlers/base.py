@@ -130,7 +130,7 @@ class ApiHandler(Door):
 
     @property
     def arrival(self) -> Arrival:
-        return Arrival(self.request_id, self._last_byte)
+        return Arrival(self.request_id, self.owner, self._last_byte)
 
     # --- leaving ---------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Door(RequestHandler):
     """Refuses what may not come in, and turns every error into the one error body."""
 
     open_to_all: ClassVar[bool] = False  # whether any Host may ask, and no key is needed
+    address: ClassVar[str] = "unknown"  # what metrics call it: the path, its variable parts by name
 
     def initialize(self) -> None:
         self.owner = ""
@@ -65,6 +66,10 @@ class Door(RequestHandler):
         if self.request.method != "OPTIONS":
             self.owner = access.owner(headers, self.offered_key())
 
+    def log_fields(self) -> dict[str, Any]:
+        """What the access log says beside what it says of every request."""
+        return {}
+
     def offered_key(self) -> str | None:
         """A key that is offered elsewhere than in the headers meant for keys."""
         return None
@@ -90,6 +95,7 @@ class Door(RequestHandler):
         if isinstance(error, MethodNotAllowed):
             self.set_header("Allow", ", ".join(self._allowed_methods()))
         self.set_status(status_of(error))
+        self.services.metrics.error(error.code)
         try:
             kind = self.negotiate(wire.JSON, wire.MSGPACK)
         except ForgelineError:

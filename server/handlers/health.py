@@ -7,6 +7,7 @@ from server.handlers.base import ApiHandler
 
 
 class HealthHandler(ApiHandler):
+    address = "/healthz"
     open_to_all = True
 
     def get(self) -> None:
@@ -14,6 +15,7 @@ class HealthHandler(ApiHandler):
 
 
 class ReadyHandler(ApiHandler):
+    address = "/readyz"
     open_to_all = True
 
     def get(self) -> None:

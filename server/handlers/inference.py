@@ -13,6 +13,7 @@ from pipeline.errors import InvalidRequest, ModelNotDeployed, UnknownModel
 from pipeline.messages import Failure, InferenceRequest, Result
 from pipeline.streams import Stream
 from server import wire
+from server.accesslog import describe_stream
 from server.delivery import deliver, opening, outcomes
 from server.errors import ClientLeft, describe
 from server.handlers.base import ApiHandler
@@ -30,9 +31,17 @@ class InferenceHandler(ApiHandler):
         self.summary = asked.request.summary()
         return asked
 
+    def initialize(self) -> None:
+        super().initialize()
+        self.stream: Stream | None = None
+
+    def log_fields(self) -> dict[str, Any]:
+        return {} if self.stream is None else {"models": describe_stream(self.stream)}
+
     async def send_events(self, stream: Stream, kind: str, *, after: int = -1, commit: bool = False) -> None:
         """The stream's events as they come. Unless `commit`, an early error is an answer with its own status."""
         heartbeat = self.services.options.heartbeat
+        self.stream = stream
         sink = ChunkedSink(self, wire.ENCODERS[kind](stream.models[0]))
         with stream.attach(after) as cursor:
             self.cursor = cursor
@@ -57,13 +66,15 @@ class InferenceHandler(ApiHandler):
 class ModelHandler(InferenceHandler):
     """POST /api/models/{name}, and the addresses that are one name: /api/claude4, /api/nova."""
 
+    address = "/api/models/{name}"
+
     async def post(self, name: str) -> None:
         kind = self.negotiate(wire.JSON, wire.MSGPACK)
         asked = self.read(parse_inference)
         if asked.resumable:
             raise InvalidRequest("resumable: only a streaming answer can be resumed; see /api/stream/{model_name}.")
         self.check_model(name)
-        stream = self.services.streams.open(asked.request, [name], owner=self.owner, kept=False)
+        self.stream = stream = self.services.streams.open(asked.request, [name], owner=self.owner, kept=False)
         with stream.attach() as self.cursor:
             outcome = (await outcomes(self.cursor))[name]
         if isinstance(outcome, Failure):
@@ -77,6 +88,8 @@ class ModelHandler(InferenceHandler):
 class EmdHandler(ModelHandler):
     """POST /api/emd/{model_key}: only models of the provider `emd`."""
 
+    address = "/api/emd/{model_key}"
+
     def check_model(self, name: str) -> None:
         preset = self.services.runtime.models.get(name)
         if preset is None or preset.provider != "emd":
@@ -85,6 +98,8 @@ class EmdHandler(ModelHandler):
 
 class StreamHandler(InferenceHandler):
     """POST /api/stream/{model_name}: tokens as they come."""
+
+    address = "/api/stream/{model_name}"
 
     async def post(self, name: str) -> None:
         kind = self.negotiate(wire.SSE, wire.NDJSON, wire.MSGPACK_EVENTS, wire.TEXT)
@@ -95,6 +110,8 @@ class StreamHandler(InferenceHandler):
 
 class MultiInferenceHandler(InferenceHandler):
     """POST /api/multi-inference: all models at once, as one body or as events."""
+
+    address = "/api/multi-inference"
 
     async def post(self) -> None:
         kind = self.negotiate(wire.JSON, wire.MSGPACK, wire.SSE, wire.NDJSON, wire.MSGPACK_EVENTS)
@@ -111,6 +128,7 @@ class MultiInferenceHandler(InferenceHandler):
             await self._send_results(stream, asked.request, kind)
 
     async def _send_results(self, stream: Stream, request: InferenceRequest, kind: str) -> None:
+        self.stream = stream
         with stream.attach() as self.cursor:
             found = await outcomes(self.cursor)
         body = {

@@ -8,6 +8,8 @@ from server.handlers.base import ApiHandler
 
 
 class ModelsHandler(ApiHandler):
+    address = "/api/models"
+
     async def get(self) -> None:
         kind = self.negotiate(wire.JSON, wire.MSGPACK)
         self.send({"models": await list_models(self.services.runtime)}, kind)

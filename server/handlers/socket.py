@@ -27,6 +27,8 @@ TRY_LATER, GOING_AWAY = 1013, 1001
 class SocketHandler(Door, WebSocketHandler):
     """/ws: one socket carries many streams."""
 
+    address = "/ws"
+
     def initialize(self) -> None:
         super().initialize()
         self._conversation: Conversation | None = None
@@ -93,6 +95,8 @@ class SocketHandler(Door, WebSocketHandler):
 
 class StreamSocketHandler(SocketHandler):
     """/ws/stream/{model_name}: each message is a request, one after the other."""
+
+    address = "/ws/stream/{model_name}"
 
     def receive(self, conversation: Conversation, message: str | bytes) -> None:
         conversation.receive_request(self.open_args[0], message)

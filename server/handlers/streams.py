@@ -10,6 +10,8 @@ from server.handlers.inference import InferenceHandler
 class StreamsHandler(InferenceHandler):
     """GET and DELETE /api/streams/{stream_id}."""
 
+    address = "/api/streams/{stream_id}"
+
     async def get(self, stream_id: str) -> None:
         stream = self.services.streams.get(stream_id, self.owner)
         kinds = [wire.SSE, wire.NDJSON, wire.MSGPACK_EVENTS]

@@ -33,7 +33,7 @@ def asked(
     model = preset(**keys)
     call = Call(called, request.received, request.received) if called is not None else None
     return Inference(
-        request, "m", {"m": model}, request.messages, request.parameters, routed=Route("m", model), called=call
+        request, "m", "m", {"m": model}, request.messages, request.parameters, routed=Route("m", model), called=call
     )
 
 

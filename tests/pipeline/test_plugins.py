@@ -162,7 +162,7 @@ async def test_a_plugin_that_cannot_be_loaded_keeps_it_from_starting(tmp_path: P
 @asynchronous
 async def test_a_stage_that_nobody_provides_keeps_it_from_starting(tmp_path: Path) -> None:
     said = await refusal(tmp_path, ["shout", *STAGES])
-    assert "nobody provides a stage 'shout' (there are decode_frames, " in said
+    assert "nobody provides a stage 'shout' (there are circuit_breaker, decode_frames, " in said
     assert "pipeline.yaml:2" in said
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from pipeline.errors import Unavailable
 from pipeline.messages import Events, Inference
 from pipeline.plugins import PROVIDERS, STAGES, Plugins
-from pipeline.presets import ModelPreset, UnusablePipeline
+from pipeline.presets import DEFAULT_STAGES, ModelPreset, UnusablePipeline
 from pipeline.runtime import Runtime
 from pipeline.stage import Availability, Context, Proceed
-from tests.aio import asynchronous
+from tests.aio import asynchronous, comes_true
 from tests.serving import says, write_presets
 
 
@@ -33,6 +34,8 @@ class Probe:
 
     async def start(self) -> None:
         self.journal.append(f"start {dict(self.options)}")
+        if "fails" in self.options:
+            raise OSError("no such device")
 
     async def close(self) -> None:
         self.journal.append(f"close {dict(self.options)}")
@@ -144,7 +147,7 @@ async def test_a_pipeline_that_breaks_later_leaves_the_last_good_one_in_force(ho
 async def test_a_pipeline_that_is_broken_at_the_start_lets_nothing_pass_until_it_is_mended(house: House) -> None:
     (house.folder / "pipeline.yaml").write_text("stages: [")
     await house.runtime.start()
-    with pytest.raises(Unavailable, match=r"pipeline\.yaml is broken"):
+    with pytest.raises(Unavailable, match="No pipeline is in force"):
         house.runtime.acquire()
     house.write()
     await house.runtime.reload()
@@ -161,7 +164,8 @@ async def test_a_pipeline_that_can_never_answer_does_not_start(house: House) -> 
 @asynchronous
 async def test_without_a_pipeline_the_default_one_holds(house: House) -> None:
     await house.runtime.start()
-    assert len(house.runtime.acquire().pipeline.stages) == 6
+    stages = house.runtime.acquire().pipeline.stages
+    assert [type(stage) for stage in stages] == [type(STAGES[name]({}, Context())) for name in DEFAULT_STAGES]
     await house.runtime.close()
 
 
@@ -195,17 +199,46 @@ async def test_a_provider_that_cannot_tell_is_unknown(house: House) -> None:
 
 
 @asynchronous
-async def test_a_stage_that_fails_to_start_leaves_the_last_good_pipeline_in_force(house: House) -> None:
-    house.write()
+async def test_a_provider_with_a_bug_hides_nobody_and_the_log_says_why(house: House) -> None:
+    class Buggy:
+        async def availability(self, preset: ModelPreset) -> Availability:
+            raise ZeroDivisionError("secret")
+
     await house.runtime.start()
-    before = house.runtime.acquire().pipeline
+    house.runtime.providers["buggy"] = Buggy()  # type: ignore[assignment]  # as above
+    with structlog.testing.capture_logs() as logs:
+        told = await house.runtime.availability(ModelPreset(provider="buggy", model="m"))
+    assert told.status == "unknown"
+    assert "secret" not in str(told.reason)
+    assert (logs[0]["provider"], logs[0]["log_level"]) == ("buggy", "error")
+
+
+@asynchronous
+async def test_where_a_stage_fails_to_start_the_old_ones_stay_and_new_models_count(house: House) -> None:
     house.write("probe")
+    await house.runtime.start()
+    before = house.runtime.acquire().pipeline.stages
+    house.write("probe", {"probe": {"n": 2}}, {"probe": {"fails": True}}, echo=says("echo"))
+    with structlog.testing.capture_logs() as logs:
+        await house.runtime.reload()
+    after = house.runtime.acquire()
+    assert (after.pipeline.stages, list(after.models)) == (before, ["echo"])
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == [
+        "a stage can't be started; the pipeline stays as it was"
+    ]
+    await comes_true(lambda: len(house.journal) == 5)
+    assert house.journal[:3] == ["start {}", "start {'n': 2}", "start {'fails': True}"]
+    assert house.journal[3:] == ["close {'n': 2}", "close {'fails': True}"]
 
-    async def fail(self: Probe) -> None:
-        raise OSError("no such device")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Probe, "start", fail)
-        with pytest.raises(OSError, match="no such device"):
-            await house.runtime.reload()
-    assert house.runtime.acquire().pipeline is before
+@asynchronous
+async def test_a_pipeline_that_could_not_start_comes_into_force_once_it_is_mended(house: House) -> None:
+    house.write("probe")
+    await house.runtime.start()
+    house.write({"probe": {"fails": True}})
+    await house.runtime.reload()
+    house.write({"probe": {"n": 2}})
+    await house.runtime.reload()
+    assert [probe.options for probe in house.runtime.acquire().pipeline.stages if isinstance(probe, Probe)] == [
+        {"n": 2}
+    ]

@@ -140,7 +140,7 @@ def test_a_file_that_cannot_be_read_keeps_what_it_last_said(root: Path) -> None:
     path.mkdir()
     assert told(lamps.reload()) == [("lamp", "desk", "rejected")]
     assert lamps.snapshot.of(LAMPS) == {"desk": Lamp(5)}
-    assert faults(lamps) == ["lamps/desk.yaml: can't be read: Is a directory"]
+    assert faults(lamps) == ["lamps/desk.yaml: expected a regular file"]
 
 
 @pytest.mark.parametrize("path", ["lamps/desk.yaml", "house.yaml"])

@@ -13,7 +13,7 @@ from server.errors import UnsupportedMediaType
 from server.requests import Arrival, Asked, decode_body, parse_inference, parse_multi_inference
 
 JSON, PACKED = "application/json", "application/msgpack"
-ARRIVAL = Arrival("id-1", time.monotonic())
+ARRIVAL = Arrival("id-1", "", time.monotonic())
 
 
 def asked(value: Any) -> Asked:

@@ -26,7 +26,7 @@ def inference(
 ) -> Inference:
     asked = messages or (Message("user", (text,)),)
     request = InferenceRequest(messages=asked, system=system, parameters=parameters or Parameters())
-    return Inference(request, "m", {}, request.messages, request.parameters)
+    return Inference(request, "m", "m", {}, request.messages, request.parameters)
 
 
 def route(**preset: Any) -> Route:

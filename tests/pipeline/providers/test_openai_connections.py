@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import ModelError, Unavailable
 from pipeline.presets import Timeouts
-from pipeline.providers import openai_compatible
+from pipeline.providers import chat_http
 from tests.aio import asynchronous, soon
 from tests.pipeline.providers.asking import (
     ENDED,
@@ -41,7 +41,7 @@ async def test_a_connection_is_used_again_once_an_answer_was_read_to_its_end(don
 
 @asynchronous
 async def test_a_connection_that_does_not_end_after_done_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_compatible, "LINGER", 0.01)
+    monkeypatch.setattr(chat_http, "LINGER", 0.01)
     async with talking(raw([*stream_bytes(["Hello"]), asyncio.Event()])) as (up, asking, to):
         assert await ask(asking, to) == ["Hello", *ENDED]
         await soon(up.idle())
@@ -95,8 +95,7 @@ async def test_many_streams_at_once_wait_for_no_connection() -> None:
 async def test_a_silent_upstream_is_not_ended_by_a_timeout_of_ours() -> None:
     async with talking() as (_, asking, _to):
         await asking.start()
-        assert asking._session is not None
-        timeout = asking._session.timeout
+        timeout = asking._http.connected().timeout
         assert (timeout.total, timeout.sock_read) == (None, None)
 
 

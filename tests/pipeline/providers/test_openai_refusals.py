@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InvalidRequest, ModelError, RateLimited, Unavailable
-from pipeline.providers import openai_compatible
+from pipeline.providers import chat_http
 from pipeline.providers.openai_compatible import create
 from pipeline.stage import Context
 from tests.aio import asynchronous
@@ -71,10 +71,10 @@ async def test_the_upstreams_words_are_found_in_whatever_shape_they_come(body: b
     [
         (429, "7", 7.0),
         (429, "0.5", 0.5),
-        (429, None, 1.0),
+        (429, None, None),
         (429, "Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        (429, "soon", 1.0),
-        (429, "nan", 1.0),
+        (429, "soon", None),
+        (429, "nan", None),
         (503, "30", 30.0),
         (503, None, None),
     ],
@@ -85,9 +85,17 @@ async def test_retry_after_is_passed_on(status: int, header: str | None, seconds
     assert error.retry_after == seconds
 
 
+@pytest.mark.parametrize(
+    ("retryable", "these"), [(True, [429, 500, 502, 503]), (False, [302, 400, 401, 404, 408, 413, 418, 422, 504])]
+)
+@asynchronous
+async def test_only_what_may_pass_and_was_not_begun_can_be_retried(retryable: bool, these: list[int]) -> None:
+    assert [(await failure(refusal(status))).retryable for status in these] == [retryable] * len(these)
+
+
 @asynchronous
 async def test_a_refusal_whose_body_never_ends_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_compatible, "ERROR_BODY_TIME", 0.05)
+    monkeypatch.setattr(chat_http, "ERROR_BODY_TIME", 0.05)
     error = await failure(raw([b"what there is", asyncio.Event()], status=500))
     assert "what there is" in error.message
 

@@ -34,7 +34,7 @@ def asking(*frames: Frame, capabilities: tuple[Capability, ...] = ("text", "imag
     preset = ModelPreset("p", "m", capabilities=capabilities, limits=Limits(**limits))
     messages = (Message("user", ("What is it?", *frames)),)
     request = InferenceRequest(messages)
-    return Inference(request, "tiny", {}, messages, request.parameters, Route("tiny", preset))
+    return Inference(request, "tiny", "tiny", {}, messages, request.parameters, Route("tiny", preset))
 
 
 async def through(stage: FitFrames, inference: Inference) -> Inference:

@@ -9,11 +9,14 @@ import pytest
 
 from pipeline.errors import ModelError, RateLimited
 from pipeline.messages import Events, Inference
+from pipeline.presets import Concurrency
 from pipeline.schema import SchemaError
 from pipeline.stage import Context
 from pipeline.stages.limit import Gate, Limit, create
 from tests.aio import asynchronous
 from tests.pipeline.making import all_of, asked, play
+
+ONE = Concurrency(calls=1, queue=0)
 
 
 class Limited:
@@ -48,7 +51,7 @@ class Limited:
 
     async def is_empty(self) -> bool:
         """Whether every place can be had at once."""
-        assert (self.gate.running, list(self.gate.waiting)) == (0, [])
+        assert (self.gate.running, self.gate.waiting) == (0, 0)
         return True
 
 
@@ -90,7 +93,7 @@ async def test_a_full_queue_is_told_when_there_may_be_a_place() -> None:
     held = [await limited(), await limited()]
     waiting = limited.start()
     await turns()
-    with pytest.raises(RateLimited, match="takes 2 calls at once, and 1 more are waiting already") as caught:
+    with pytest.raises(RateLimited, match="takes no more calls at the moment, and 1 are waiting already") as caught:
         await limited()
     assert caught.value.retry_after == 1.0
     for events in [*held]:
@@ -103,13 +106,12 @@ async def test_a_full_queue_is_told_when_there_may_be_a_place() -> None:
 async def test_the_time_until_a_place_is_free_follows_how_long_calls_have_taken() -> None:
     gate = Gate()
     for _ in range(60):
-        gate.running += 1
-        gate.leave(30.0)
-    await gate.enter(1, 0)
+        await gate.enter("", ONE)
+        gate.leave("", seconds=30.0)
+    await gate.enter("", ONE)
     with pytest.raises(RateLimited) as caught:
-        await gate.enter(1, 0)
-    assert caught.value.retry_after is not None
-    assert 29 <= caught.value.retry_after <= 30
+        await gate.enter("", ONE)
+    assert caught.value.retry_after == 30
 
 
 @asynchronous
@@ -147,7 +149,7 @@ async def test_one_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:
     await turns()
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert list(limited.gate.waiting) == []
+    assert limited.gate.waiting == 0
     await held.aclose()
     assert await limited.is_empty()
 
@@ -183,8 +185,8 @@ async def test_one_that_is_cancelled_just_before_it_would_get_a_place_is_passed_
 @asynchronous
 async def test_a_permit_that_is_released_twice_is_given_back_once() -> None:
     gate = Gate()
-    permit = await gate.enter(2, 0)
-    await gate.enter(2, 0)
+    permit = await gate.enter("", Concurrency(calls=2, queue=0))
+    await gate.enter("", Concurrency(calls=2, queue=0))
     permit.release()
     permit.release()
     assert gate.running == 1

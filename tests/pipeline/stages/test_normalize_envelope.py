@@ -105,8 +105,12 @@ async def test_an_answer_that_came_whole_has_no_time_to_first_token() -> None:
 
 @asynchronous
 async def test_a_fallback_says_from_which_model() -> None:
-    inference = replace(answered("a"), fallback_from="first")
-    assert (await envelope(inference))["metadata"]["fallback_from"] == "first"
+    inference = replace(answered("a"), asked="first")
+    (_, result) = await told(inference)
+    assert isinstance(result, Result)
+    assert result.model == "first"
+    assert (result.envelope["metadata"]["model"], result.envelope["metadata"]["fallback_from"]) == ("m", "first")
+    assert "fallback_from" not in (await envelope(answered("a")))["metadata"]
 
 
 @asynchronous

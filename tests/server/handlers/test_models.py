@@ -11,7 +11,6 @@ from tests.serving import says, serving
 MODELS = {
     "echo": says("echo", limits={"max_tokens": 9}),
     "away": {"provider": "bedrock-of-another-age", "model": "m"},
-    "later": {"provider": "emd", "model": "Qwen", "deploy": {"instance": "g5.2xlarge"}},
     "wrong": says("dance"),
 }
 
@@ -27,8 +26,6 @@ async def test_every_model_of_the_presets_is_listed_with_what_it_can_and_whether
     assert (listed["echo"]["availability"], listed["echo"]["reason"]) == ("available", None)
     assert listed["away"]["availability"] == "unavailable"
     assert "bedrock-of-another-age" in listed["away"]["reason"]
-    assert listed["later"]["availability"] == "not_deployed"
-    assert "emd deploy --model-id Qwen" in listed["later"]["reason"]
     assert listed["wrong"]["availability"] == "unavailable"
 
 

@@ -19,7 +19,7 @@ PATH = "/api/multi-inference"
 MODELS = {
     "a": says("say:I am a"),
     "b": says("say:I am b; fail:model_error"),
-    "c": {"provider": "emd", "model": "Qwen"},
+    "c": says("fail:model_not_deployed"),
     "d": says("fail:rate_limited"),
 }
 
@@ -39,7 +39,7 @@ async def test_the_results_come_in_the_order_asked_each_with_its_status(tmp_path
     assert [result["model"] for result in body["results"]] == ["c", "b", "d", "a"]
     assert [result["status"] for result in body["results"]] == ["not_deployed", "error", "error", "success"]
     deploy, failed, limited, good = body["results"]
-    assert deploy["error"].startswith("EMD model not deployed. Please deploy using: emd deploy")
+    assert deploy["code"] == "model_not_deployed"
     assert failed.keys() == {"model", "status", "error", "code", "duration_ms"}
     assert (limited["code"], limited["retry_after"]) == ("rate_limited", 1.0)
     assert good.keys() == {"model", "status", "response", "duration_ms"}

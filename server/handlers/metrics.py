@@ -1,0 +1,14 @@
+"""GET /metrics, for Prometheus."""
+
+from __future__ import annotations
+
+from server.handlers.base import ApiHandler
+from server.metrics import CONTENT_TYPE
+
+
+class MetricsHandler(ApiHandler):
+    address = "/metrics"
+
+    def get(self) -> None:
+        self.set_header("Content-Type", CONTENT_TYPE)
+        self.finish(self.services.metrics.render())

@@ -1,0 +1,158 @@
+"""What /metrics tells. Requests are counted as they end; how things stand is read when somebody asks.
+
+Labels are bounded: a model is one that a preset defines, an address its handler, a method one that HTTP knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pipeline.messages import Failure, Result
+from pipeline.runtime import Runtime
+from pipeline.stages.circuit_breaker import Breaker
+from pipeline.stages.limit import Gate
+from pipeline.streams import Streams
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # twice the lines, for what nobody asks
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MILLISECONDS = 1000
+
+SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """One server's. `registry` is its own, so that two servers in one process don't share numbers."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "forgeline_http_requests", "Answered HTTP requests.", ("address", "method", "status"), registry=registry
+        )
+        self._errors = Counter(
+            "forgeline_errors",
+            "Requests, and messages on sockets, that were answered with an error.",
+            ("code",),
+            registry=registry,
+        )
+        self._inferences = Counter(
+            "forgeline_inferences", "Answers of a model: ok, or an error's code.", ("model", "code"), registry=registry
+        )
+        self._tokens = Counter(
+            "forgeline_tokens",
+            "Tokens of the model that answered, as its provider counts.",
+            ("model", "direction"),
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "forgeline_time_to_first_token_seconds",
+            "From a request's last byte to the first token of its answer.",
+            ("model",),
+            buckets=LONG,
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "forgeline_inference_duration_seconds",
+            "From a request's last byte to the end of its answer.",
+            ("model",),
+            buckets=LONG,
+            registry=registry,
+        )
+        self._overhead = Histogram(
+            "forgeline_overhead_seconds",
+            "The part of an answer's time that was Forgeline's own.",
+            ("model",),
+            buckets=SHORT,
+            registry=registry,
+        )
+        self._preset_changes = Counter(
+            "forgeline_preset_changes",
+            "Presets added, changed, removed, rejected.",
+            ("kind", "change"),
+            registry=registry,
+        )
+
+    def request(self, address: str, method: str, status: int) -> None:
+        self._requests.labels(address, method, status).inc()
+
+    def error(self, code: str) -> None:
+        self._errors.labels(code).inc()
+
+    def preset_change(self, kind: str, change: str) -> None:
+        self._preset_changes.labels(kind, change).inc()
+
+    def outcome(self, outcome: Result | Failure) -> None:
+        """One model's answer, or why there is none."""
+        model = outcome.model
+        if isinstance(outcome, Failure):
+            self._inferences.labels(model, outcome.error.code).inc()
+            return
+        self._inferences.labels(model, "ok").inc()
+        metadata: dict[str, Any] = outcome.envelope["metadata"]
+        usage: dict[str, int | None] = outcome.envelope["response"]["usage"]
+        self._duration.labels(model).observe(metadata["duration_ms"] / MILLISECONDS)
+        self._overhead.labels(model).observe(metadata["overhead_ms"] / MILLISECONDS)
+        if metadata["time_to_first_token_ms"] is not None:
+            self._first_token.labels(model).observe(metadata["time_to_first_token_ms"] / MILLISECONDS)
+        for direction in ("input", "output"):
+            self._tokens.labels(metadata["model"], direction).inc(usage[f"{direction}_tokens"] or 0)
+
+    def watch(self, runtime: Runtime, streams: Streams, sockets: Sized) -> None:
+        """Reads how these stand, each time that somebody asks."""
+        self.registry.register(_Standing(runtime, streams, sockets))
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Standing(Collector):
+    """What is true now, and what the stages have counted of each model."""
+
+    def __init__(self, runtime: Runtime, streams: Streams, sockets: Sized) -> None:
+        self._runtime = runtime
+        self._streams = streams
+        self._sockets = sockets
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("forgeline_open_streams", "Answers under way.", self._streams.running)
+        yield GaugeMetricFamily("forgeline_open_sockets", "Open WebSockets.", len(self._sockets))
+        yield CounterMetricFamily(
+            "forgeline_readers_cut", "Readers of a stream that lagged and were cut off.", self._streams.readers_cut
+        )
+        yield from self._of_models()
+
+    def _of_models(self) -> Iterator[Metric]:
+        connections = GaugeMetricFamily(
+            "forgeline_upstream_connections", "Calls to a model under way.", labels=["model"]
+        )
+        queue = GaugeMetricFamily("forgeline_queue_length", "Calls that wait for a place at a model.", labels=["model"])
+        breaker = GaugeMetricFamily(
+            "forgeline_breaker_state", "1 for the state that a model's breaker is in.", labels=["model", "state"]
+        )
+        retries = CounterMetricFamily("forgeline_retries", "Calls made again.", labels=["model"])
+        fallbacks = CounterMetricFamily("forgeline_fallbacks", "Calls made to another model instead.", labels=["model"])
+        context = self._runtime.context
+        for model, preset in self._runtime.models.items():
+            state, tally = context.state(model), context.tally(model)
+            connections.add_metric([model], tally.calls_open)
+            retries.add_metric([model], tally.retries)
+            fallbacks.add_metric([model], tally.fallbacks)
+            queue.add_metric([model], state.get("limit", Gate()).waiting)
+            now = state.get("breaker", Breaker()).state(preset.breaker)
+            for name in ("closed", "half_open", "open"):
+                breaker.add_metric([model, name], name == now)
+        yield from (connections, queue, breaker, retries, fallbacks)

@@ -1,0 +1,40 @@
+"""The route table through Tornado's own test client: every address is there, and answers in JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+from tornado.web import Application
+
+import run
+from server.app import ROUTES, make_app
+from server.options import parse
+from tests.serving import says, write_presets
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Application:
+    write_presets(tmp_path, {"echo": says("echo")})
+    return make_app(run.make_services(parse(["--presets", str(tmp_path)], {})))
+
+
+@pytest.mark.gen_test
+async def test_the_server_is_alive_before_it_is_ready(http_client: AsyncHTTPClient, base_url: str) -> None:
+    alive = await http_client.fetch(base_url + "/healthz")
+    ready = await http_client.fetch(base_url + "/readyz", raise_error=False)
+    assert (alive.code, ready.code, json.loads(ready.body)["code"]) == (200, 503, "unavailable")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("rule", ROUTES, ids=lambda rule: rule.matcher.regex.pattern)
+async def test_every_address_answers_a_method_that_it_does_not_take_in_json(
+    rule: Any, http_client: AsyncHTTPClient, base_url: str
+) -> None:
+    path = rule.matcher.regex.pattern.rstrip("$").replace("([^/]+)", "x").replace("(claude4|nova)", "nova")
+    answer = await http_client.fetch(base_url + path, method="PUT", body=b"{}", raise_error=False)
+    assert (answer.code, json.loads(answer.body)["code"]) == (405, "method_not_allowed")
+    assert answer.headers["Allow"]
