@@ -106,6 +106,8 @@ async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
 
 
 def make_services(options: Options) -> Services:
+    if not options.presets.is_dir():
+        raise CannotStart(f"--presets {options.presets} is no folder")
     try:
         access = Access(options.keys, options.api_keys_file, options.allow_host, options.allow_origin)
     except OSError as error:

@@ -66,7 +66,7 @@ class Watch:
 
     def _follow_links(self) -> None:
         """Watches what the paths lead to now: after a swap of the folder itself, its old watch would stay silent."""
-        real = {_identify(path) for path in self._paths if path.exists()}
+        real = set(filter(None, map(_identify, self._paths)))
         for gone in self._watched.keys() - real:
             self._observer.unschedule(self._watched.pop(gone))
         for new in real - self._watched.keys():
@@ -80,10 +80,13 @@ class Watch:
 _Identity = tuple[Path, int, int]
 
 
-def _identify(path: Path) -> _Identity:
-    """Tells a folder from another one that has taken its place under the same name."""
-    stat = path.stat()
-    return path.resolve(), stat.st_dev, stat.st_ino
+def _identify(path: Path) -> _Identity | None:
+    """Tells a folder from another one that has taken its place under the same name. None where there is nothing."""
+    try:
+        stat = path.stat()
+        return path.resolve(), stat.st_dev, stat.st_ino
+    except OSError:
+        return None
 
 
 class _Forward(FileSystemEventHandler):

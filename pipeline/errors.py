@@ -18,7 +18,7 @@ Each has a stable `code`. Which HTTP status that is, is the transport's to say (
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ForgelineError(Exception):
@@ -37,6 +37,12 @@ class ForgelineError(Exception):
         self.retry_after = retry_after
         if retryable is not None:
             self.retryable = retryable
+
+    def again(self) -> Self:
+        """The same error, to be raised once more: by its traceback one that is kept would keep all that it passed."""
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class InvalidRequest(ForgelineError):

@@ -80,7 +80,7 @@ def _decode(source: str | bytes, name: str) -> Frame | Video:
     if isinstance(source, bytes):
         return _read(source, name)
     text = source
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.endswith(";base64"):
             raise InvalidRequest(f"{name}: a data: URI has to hold base64 (data:image/png;base64,...).")

@@ -202,7 +202,8 @@ class Inference:
     """One request on its way to one model. Frozen: a stage hands on a changed copy, so a retry starts clean.
 
     `asked` is the model that the client named, under which events are told; `model` the one that is to answer.
-    `messages` and `parameters` are what will be sent; what was asked stays in `request`.
+    `messages` and `parameters` are what will be sent; what was asked stays in `request`. `failed_calls` is shared by
+    all copies: the seconds that upstream calls took which came to nothing.
     """
 
     request: InferenceRequest
@@ -213,6 +214,7 @@ class Inference:
     parameters: Parameters
     routed: Route | None = None
     called: Call | None = None
+    failed_calls: list[float] = field(default_factory=list)
 
     @property
     def route(self) -> Route:

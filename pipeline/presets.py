@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from pipeline.schema import Positive, SchemaError, check
+from pipeline.schema import Natural, Positive, SchemaError, check
 from pipeline.store import Kind
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -20,7 +20,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     max_tokens: Positive = 4096
     temperature: Annotated[float, Meta(ge=0, le=2)] = 2.0
-    frames: Annotated[int, Meta(ge=0)] = 20
+    frames: Natural = 20
     frame_bytes: Positive = 3_932_160
     frame_pixels: Positive = 64_000_000
     video_bytes: Positive = 25_000_000
@@ -45,7 +45,7 @@ class Concurrency(Struct, frozen=True, forbid_unknown_fields=True):
     """Calls at once and begun in a second, and how many more may wait. None: no limit."""
 
     calls: Positive | None = None
-    queue: Annotated[int, Meta(ge=0)] = 64
+    queue: Natural = 64
     per_second: Rate | None = None
     per_key: PerKey = PerKey()
 
@@ -150,6 +150,11 @@ def parse_pipeline(value: Any, check_stage: Callable[[StageSpec], None]) -> Pipe
         raise UnusablePipeline(("stages",), "exactly one of the stages has to be invoke")
     if names[-1] != "normalize_envelope" or names.count("normalize_envelope") != 1:
         raise UnusablePipeline(("stages",), "normalize_envelope has to stand there once, as the last stage")
+    for index, spec in enumerate(specs):
+        if spec in specs[:index]:  # a limit would wait for itself
+            raise UnusablePipeline(("stages", index), f"{spec.name} stands here a second time")
+    if "route_model" in names and names.index("route_model") > names.index("invoke"):
+        raise UnusablePipeline(("stages",), "route_model has to stand before invoke")
     return PipelinePreset(tuple(specs))
 
 

@@ -59,6 +59,7 @@ class Runtime:
         self.providers: dict[str, Provider] = {}
         self.context = Context(self.providers, models=lambda: self._edition.models)
         self._edition = Edition({}, Pipeline([]), [])
+        self._began = False
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -80,7 +81,8 @@ class Runtime:
         for change in changes:
             event = log.warning if change.change == "rejected" else log.info
             event(f"preset {change.change}", kind=change.kind, name=change.name, fault=str(change.fault or "") or None)
-        if changes or not self._edition.installed:
+        if changes or not self._began:
+            self._began = True
             await self._swap()
         return changes
 

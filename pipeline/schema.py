@@ -10,7 +10,9 @@ from msgspec import Meta, Struct, inspect
 
 T = TypeVar("T")
 
-Positive = Annotated[int, Meta(ge=1)]
+LARGEST = 2**63 - 1  # what MessagePack's and most clients' integers hold
+Positive = Annotated[int, Meta(ge=1, le=LARGEST)]
+Natural = Annotated[int, Meta(ge=0, le=LARGEST)]
 
 
 class NoOptions(Struct, forbid_unknown_fields=True):

@@ -106,6 +106,7 @@ class PresetStore:
         self.kinds = tuple(kinds)
         self.snapshot = Snapshot({kind.name: {} for kind in kinds})
         self._files: dict[tuple[str, Path], _File] = {}
+        self._told: set[str] = set()
 
     def reload(self) -> list[Change]:
         """Looks at every file, reads those that differ, and swaps the snapshot. Returns what changed."""
@@ -133,7 +134,9 @@ class PresetStore:
         try:
             return list(kind.files(root).items())
         except OSError as error:
-            log.warning("presets can't be read; those that were read before stay", kind=kind.name, error=str(error))
+            if str(error) not in self._told:  # once, not at every look
+                log.warning("presets can't be read; those that were read before stay", kind=kind.name, error=str(error))
+                self._told.add(str(error))
             return [(path.stem, path) for name, path in known if name == kind.name and path.is_relative_to(root)]
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from sys import getsizeof
 from typing import Any, NamedTuple
 
 import structlog
@@ -33,6 +34,7 @@ from pipeline.runtime import Edition, Runtime
 log = structlog.get_logger(__name__)
 
 RECORD_BYTES = 64  # what a record weighs in memory beside its text
+ENVELOPE_BYTES = 2048  # what an envelope weighs beside its texts
 MAX_HELD = 256_000_000  # bytes that the logs of all streams may hold together
 
 
@@ -220,7 +222,7 @@ class Streams:
     def _fail(self, stream: Stream, model: str, error: ForgelineError) -> None:
         """Tells a failure, unless that model has its outcome: a close may fail after the result."""
         if model not in stream.outcomes:
-            self._append(stream, Failure(model, error))
+            self._append(stream, Failure(model, error.again()))
 
     def _append(self, stream: Stream, record: Record) -> None:
         match record:
@@ -228,11 +230,14 @@ class Streams:
                 size = RECORD_BYTES + len(record)
             case Delta(_, text):
                 size = RECORD_BYTES + len(text)
-            case _:
-                size = 1024
-                if isinstance(record, Result | Failure):
-                    stream.outcomes[record.model] = record
-                    self.on_outcome(record)
+            case Result() | Failure():
+                size = _size_of_outcome(record)
+                stream.outcomes[record.model] = record
+                self.on_outcome(record)
+            case Start():
+                size = ENVELOPE_BYTES + getsizeof(record.request["text"])
+            case Complete():
+                size = RECORD_BYTES
         stream.log.append(record, size)
         self._held += size
 
@@ -260,3 +265,10 @@ class Streams:
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.id]
         self._held -= stream.log.size
+
+
+def _size_of_outcome(outcome: Result | Failure) -> int:
+    if isinstance(outcome, Failure):
+        return ENVELOPE_BYTES
+    envelope = outcome.envelope
+    return ENVELOPE_BYTES + getsizeof(envelope["response"]["content"][0]["text"])

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -88,10 +89,13 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\[\]:]+))(?::\d+)?")
+
+
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0] if host.count(":") == 1 else host
+    """The name or address in a Host header; empty where it is none."""
+    found = _HOST.fullmatch(host)
+    return (found["v6"] or found["name"]) if found else ""
 
 
 def _is_local(host: str) -> bool:

@@ -45,6 +45,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Optio
     parser = _parser(environ)
     values = vars(parser.parse_args(argv))
     keys = tuple(filter(None, (key.strip() for key in environ.get("FORGELINE_API_KEYS", "").split(","))))
+    if environ.get("FORGELINE_API_KEYS") and not keys:
+        parser.error("FORGELINE_API_KEYS holds no key: unset it, or give it keys, separated by commas")
     options = Options(**values, keys=keys)
     if not (options.allow_open or options.keys or options.api_keys_file or _is_loopback(options.address)):
         parser.error(
@@ -71,7 +73,7 @@ class _Flags:
     def add(self, flag: str, default: object, help: str, type: object = str, metavar: str | None = None) -> None:
         variable = "FORGELINE_" + flag.removeprefix("--").replace("-", "_").upper()
         # argparse runs a default that is a string through `type`, so a wrong variable is refused like a wrong flag.
-        value = self._environ.get(variable, default)
+        value = self._environ.get(variable) or default  # a variable that is empty is one that is not set
         shown = "" if default in (None, "") else f" (default: {default})"
         self._parser.add_argument(
             flag,
@@ -105,7 +107,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--max-frames", "100", "most frames in one request", _positive, "N")
     add("--max-streams", "2000", "most answers at once", _positive, "N")
     add("--max-sockets", "2000", "most WebSockets at once", _positive, "N")
-    add("--heartbeat", "10", "seconds of silence before a heartbeat", _seconds, "SECONDS")
+    add("--heartbeat", "10", "seconds of silence before a heartbeat", _some_seconds, "SECONDS")
     add("--stream-keep", "300", "seconds that an ended stream can still be read", _seconds, "SECONDS")
     add("--grace", "60", "seconds that a resumable stream runs on without a reader", _seconds, "SECONDS")
     add("--drain", "30", "seconds that streams have to end at shutdown", _seconds, "SECONDS")
@@ -145,8 +147,15 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 < value <= 1e6:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, not {text!r}")
+    if not 0 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
+    return value
+
+
+def _some_seconds(text: str) -> float:
+    value = _seconds(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("expected a number of seconds above 0")
     return value
 
 

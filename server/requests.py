@@ -52,6 +52,8 @@ def decode_body(content_type: str, body: bytes | bytearray) -> Any:
         raise InvalidRequest("The body is nested too deep.") from error
     except UnicodeDecodeError as error:
         raise InvalidRequest("The body holds text that is not UTF-8.") from error
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("A number in the body is out of range.") from error
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
     except (ValueError, TypeError, msgpack.UnpackException) as error:

@@ -100,7 +100,7 @@ class Region:
         if self._trouble is None or age >= PAUSE:
             await self._wait(self._running or self._next())
         if self._found is None and self._trouble is not None:
-            raise _again(self._trouble)
+            raise self._trouble.again()
 
     async def look_again(self) -> None:
         """Returns after a look that begins now. One that fails leaves what was known."""
@@ -181,8 +181,3 @@ def _as_unavailable(error: ForgelineError, where: str) -> Unavailable:
         sentence = f"What EMD has deployed in {where} can't be looked up: {sentence}"
     wait = max(error.retry_after or PAUSE, PAUSE) if error.retryable else error.retry_after
     return Unavailable(sentence, retry_after=wait, retryable=error.retryable)
-
-
-def _again(trouble: Unavailable) -> Unavailable:
-    """The same error for one request more: an error that is raised again and again grows by its traceback."""
-    return Unavailable(trouble.message, retry_after=trouble.retry_after, retryable=trouble.retryable)

@@ -30,6 +30,7 @@ class Invoke:
                 reply = await self._context.providers[route.preset.provider].open(route, inference)
         except BaseException as error:
             tally.calls_open -= 1
+            inference.failed_calls.append(time.monotonic() - began)
             if not isinstance(error, TimeoutError):
                 raise
             # Not to be retried: it may be working still on what it was asked.

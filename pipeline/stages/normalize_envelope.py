@@ -32,7 +32,7 @@ async def _tell(inference: Inference) -> AsyncGenerator[Event, None]:
             elif isinstance(part, Stop):
                 reason = part.reason
     except ForgelineError as error:
-        yield Failure(inference.asked, error)
+        yield Failure(inference.asked, error.again())
         return
     yield Result(inference.asked, envelope(inference, "".join(texts), reason, usage, time.monotonic()))
 
@@ -54,7 +54,7 @@ def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage |
         metadata["sent"] = sent
     now = time.monotonic()
     metadata["duration_ms"] = _milliseconds(now - request.received)
-    metadata["overhead_ms"] = _milliseconds(call.began - request.received + now - ended)
+    metadata["overhead_ms"] = _milliseconds(call.began - request.received - sum(inference.failed_calls) + now - ended)
     return {
         "time": datetime.now(UTC).isoformat(),
         "request": asked,

@@ -31,13 +31,12 @@ class RouteModel:
 
 def fit_parameters(asked: Parameters, model: str, preset: ModelPreset) -> Parameters:
     """The parameters that this model is sent. Raises InvalidRequest for a temperature above its maximum."""
-    refused: dict[str, Any] = {name: () if name == "stop" else None for name in preset.refuses}
-    parameters = replace(asked, max_tokens=min(asked.max_tokens, preset.limits.max_tokens), **refused)
-    if parameters.temperature is not None and parameters.temperature > preset.limits.temperature:
+    if asked.temperature is not None and asked.temperature > preset.limits.temperature:
         raise InvalidRequest(
             f"temperature: the model {model!r} takes at most {preset.limits.temperature:g}, not {asked.temperature:g}."
         )
-    return parameters
+    refused: dict[str, Any] = {name: () if name == "stop" else None for name in preset.refuses}
+    return replace(asked, max_tokens=min(asked.max_tokens, preset.limits.max_tokens), **refused)
 
 
 def create(options: Mapping[str, Any], context: Context) -> RouteModel:

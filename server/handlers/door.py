@@ -15,7 +15,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from pipeline.errors import ForgelineError, Internal, InvalidRequest, NotFound
 from server import wire
-from server.errors import MethodNotAllowed, error_body, headers_of, status_of
+from server.errors import MethodNotAllowed, Unauthorized, error_body, headers_of, status_of
 from server.negotiation import choose
 from server.services import Services
 
@@ -70,6 +70,9 @@ class Door(RequestHandler):
         """What the access log says beside what it says of every request."""
         return {}
 
+    def compute_etag(self) -> None:
+        """None: what changes from one moment to the next is not to be cached, and hashing it costs."""
+
     def offered_key(self) -> str | None:
         """A key that is offered elsewhere than in the headers meant for keys."""
         return None
@@ -92,6 +95,8 @@ class Door(RequestHandler):
         error = _to_told(exc_info[1] if exc_info else None, status_code)
         for name, value in headers_of(error).items():
             self.set_header(name, value)
+        if isinstance(error, Unauthorized):
+            self.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, MethodNotAllowed):
             self.set_header("Allow", ", ".join(self._allowed_methods()))
         self.set_status(status_of(error))

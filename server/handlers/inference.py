@@ -48,7 +48,7 @@ class InferenceHandler(ApiHandler):
             cursor.on_cut = sink.cut
             batch = [] if commit else await opening(cursor, heartbeat)
             if len(batch) > 1 and isinstance(batch[1], Failure):
-                raise batch[1].error
+                raise batch[1].error.again()
             # SSE is always UTF-8; plain text without a charset is Latin-1 to many clients.
             self.set_header("Content-Type", f"{kind}; charset=utf-8" if kind == wire.TEXT else kind)
             self.set_header("X-Stream-Id", stream.id)
@@ -78,7 +78,7 @@ class ModelHandler(InferenceHandler):
         with stream.attach() as self.cursor:
             outcome = (await outcomes(self.cursor))[name]
         if isinstance(outcome, Failure):
-            raise outcome.error
+            raise outcome.error.again()
         self.send(outcome.envelope, kind)
 
     def check_model(self, name: str) -> None:

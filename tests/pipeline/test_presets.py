@@ -51,6 +51,8 @@ def test_the_stages_keep_their_order_and_options() -> None:
         (["normalize_envelope", "invoke", "normalize_envelope"], ("stages",), "normalize_envelope has to stand there"),
         ([], ("stages",), "exactly one of the stages has to be invoke"),
         (["route_model", "shout"], ("stages", 1), "nobody provides a stage 'shout' (there are circuit_breaker,"),
+        (["limit", "invoke", "limit", "normalize_envelope"], ("stages", 2), "limit stands here a second time"),
+        (["invoke", "route_model", "normalize_envelope"], ("stages",), "route_model has to stand before invoke"),
         ([{"limit": {"speed": 1}}], ("stages", 0), "speed: unknown field"),
         ([{"decode_frames": {"max_pixels": 0}}], ("stages", 0), "max_pixels: expected an integer >= 1"),
     ],

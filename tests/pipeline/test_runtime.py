@@ -112,11 +112,11 @@ async def test_a_stage_that_two_editions_share_is_closed_with_the_last(house: Ho
 
 
 @asynchronous
-async def test_the_same_stage_may_stand_there_twice(house: House) -> None:
-    house.write("probe", "probe")
+async def test_the_same_stage_may_stand_there_twice_with_different_options(house: House) -> None:
+    house.write({"probe": {"n": 1}}, {"probe": {"n": 2}})
     await house.runtime.start()
     before = house.runtime.acquire().pipeline.stages
-    house.write("probe", "probe", echo=says("echo"))
+    house.write({"probe": {"n": 1}}, {"probe": {"n": 2}}, echo=says("echo"))
     await house.runtime.reload()
     assert house.runtime.acquire().pipeline.stages == before
     assert before[1] is not before[2]

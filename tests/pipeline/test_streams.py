@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import Cancelled, InvalidRequest, RateLimited, Unavailable, UnknownModel
 from pipeline.frames import EncodedFrame
-from pipeline.messages import InferenceRequest, Message
+from pipeline.messages import Failure, InferenceRequest, Message
 from pipeline.streams import Complete, Delta, Record, Start
 from tests.aio import asynchronous
 from tests.pipeline.placed import ended, failures, place, read, results
@@ -171,3 +171,20 @@ async def test_an_edition_is_held_as_long_as_its_stream_runs(tmp_path: Path) -> 
         for stream in streams:
             await read(stream)
         assert edition.holders == holders
+
+
+@pytest.mark.parametrize("model", ["busy", "cut"])
+@asynchronous
+async def test_a_kept_failure_keeps_nothing_of_its_request(tmp_path: Path, model: str) -> None:
+    async with place(tmp_path) as here:
+        events = await read(here.open(model))
+        (error,) = [event.error for event in events if isinstance(event, Failure)]
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
+@asynchronous
+async def test_a_kept_stream_weighs_the_texts_that_it_keeps(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        stream = here.open("echo", text="x" * 100_000)
+        await read(stream)
+        assert stream.log.size > 200_000

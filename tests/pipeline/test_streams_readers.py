@@ -115,7 +115,7 @@ async def test_finished_streams_make_place_for_new_ones_and_running_ones_do_not(
     async with place(tmp_path) as here:
         stream = here.open("long")
         await read(stream)
-        monkeypatch.setattr(streams_module, "MAX_HELD", 2000)
+        monkeypatch.setattr(streams_module, "MAX_HELD", 4000)
         here.open("hang")
         with pytest.raises(UnknownStream):
             here.streams.get(stream.id, "")

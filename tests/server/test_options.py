@@ -132,3 +132,12 @@ def test_loopback_needs_no_keys(address: str) -> None:
 def test_keys_are_separated_by_commas_and_empty_ones_do_not_count(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse([], {"FORGELINE_API_KEYS": " a, ,b,"}).keys == ("a", "b")
     assert "FORGELINE_API_KEYS" in refusal(capsys, ["--address", "0.0.0.0"], {"FORGELINE_API_KEYS": " , "})
+
+
+@pytest.mark.parametrize("flag", ["--drain", "--grace", "--stream-keep"])
+def test_zero_seconds_are_a_choice(flag: str) -> None:
+    assert getattr(parse([flag, "0"], {}), flag[2:].replace("-", "_")) == 0
+
+
+def test_a_variable_that_is_empty_is_not_set() -> None:
+    assert parse([], {"FORGELINE_PRESETS": "", "FORGELINE_PORT": ""}) == parse([], {})

@@ -124,7 +124,8 @@ async def test_an_error_in_the_middle_is_told_in_place_of_the_result() -> None:
     chunk, failure = await told(answered("a", error))
     assert chunk == "a"
     assert isinstance(failure, Failure)
-    assert (failure.model, failure.error) == ("m", error)
+    assert (failure.model, failure.error.code, failure.error.message) == ("m", error.code, "cut")
+    assert failure.error.__traceback__ is None
 
 
 @asynchronous

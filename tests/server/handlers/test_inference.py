@@ -266,3 +266,12 @@ async def test_at_the_servers_limit_every_address_says_429(tmp_path: Path) -> No
         first.cancel()
         await server.ended()
         assert (await server.post("/api/models/echo", {"text": "hi"})).status == 200
+
+
+@asynchronous
+async def test_the_time_of_a_call_that_came_to_nothing_is_not_our_overhead(tmp_path: Path) -> None:
+    models = {"slow": says("pause:0.2; fail:model_error", fallback=["hi"]), "hi": says("say:hi")}
+    stages = ["fallback", "route_model", "invoke", "normalize_envelope"]
+    async with serving(tmp_path, models=models, stages=stages) as server:
+        metadata = (await server.post("/api/models/slow", {"text": "x"})).json["metadata"]
+        assert metadata["duration_ms"] - metadata["overhead_ms"] >= 199
