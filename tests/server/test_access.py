@@ -25,8 +25,17 @@ async def test_its_own_names_addresses_and_listed_names_come_in(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     "host",
-    ["rebound.example", "localhost.rebound.example", "127.0.0.1.nip.io:80", "localhost.", "1"]
-    + ["localhost:evil", "[::1]rebound.example", "[::1", "localhost:80:80"],
+    [
+        "rebound.example",
+        "localhost.rebound.example",
+        "127.0.0.1.nip.io:80",
+        "localhost.",
+        "1",
+        "localhost:evil",
+        "[::1]rebound.example",
+        "[::1",
+        "localhost:80:80",
+    ],
 )
 @asynchronous
 async def test_a_rebound_name_is_403_and_reaches_no_model(tmp_path: Path, host: str) -> None:
