@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
-from itertools import count
 from typing import Any
 
 import structlog
@@ -27,7 +26,8 @@ class Retry:
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
         policy, model = inference.route.preset.retry, inference.route.model
         began = time.monotonic()
-        for attempt in count(1):
+        attempt = 1
+        while True:
             try:
                 return await proceed(inference)
             except ForgelineError as error:
@@ -36,8 +36,8 @@ class Retry:
                     raise
                 log.info("retry", request_id=inference.request.request_id, model=model, code=error.code, pause=pause)
             self._context.tally(model).retries += 1
+            attempt += 1
             await asyncio.sleep(pause)
-        raise AssertionError("count() does not end")
 
 
 def pause_before_next(error: ForgelineError, attempt: int, policy: Retrying) -> float | None:
