@@ -31,7 +31,7 @@ async def by_a_reload(sky: Storm) -> None:
     await sky.reload()
 
 
-struck = pytest.mark.parametrize("strike", [not_at_all, by_a_reload])
+struck = pytest.mark.parametrize("strike", [not_at_all, pytest.param(by_a_reload, marks=pytest.mark.slow)])
 Strike = Callable[[Storm], Awaitable[None]]
 
 
