@@ -21,6 +21,8 @@ from tests.aws import BAD_CHECKSUM, CUT, errs, fails, raises, says
 from tests.pipeline.providers.asking import inference, read_all
 from tests.pipeline.providers.on_bedrock import PLAIN, failure, talking
 
+pytestmark = pytest.mark.slow  # each row of the table is a world of its own to set up
+
 PLANTED = {
     "account": "123456789012",
     "key": "AKIAIOSFODNN7EXAMPLE",

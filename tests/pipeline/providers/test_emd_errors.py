@@ -14,6 +14,8 @@ from tests.aws import BAD_CHECKSUM, CUT, Key, errs, fails, raises, says
 from tests.pipeline.providers.asking import inference, read_all
 from tests.pipeline.providers.on_emd import PLAIN, emd, failure, talking
 
+pytestmark = pytest.mark.slow  # each row of the table is a world of its own to set up
+
 SECRETS = (
     "in account 123456789012 with AKIAFORGELINETEST000, see https://logs.example/x?X-Amz-Signature=abc and"
     " arn:aws:sts::123456789012:assumed-role/r/session"
