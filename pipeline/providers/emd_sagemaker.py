@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pipeline.errors import ForgelineError, InvalidRequest, ModelError
 from pipeline.messages import Reply
-from pipeline.providers.aws import harmless, masked, translate
+from pipeline.providers.aws import harmless, masked, translate, translating
 from pipeline.providers.chat_answer import AnswerReader, begin_answer
 from pipeline.providers.chat_errors import message_in_body
 
@@ -58,13 +58,11 @@ class _Parts:
         self._what = what
 
     async def __call__(self) -> bytes:
-        try:
+        with translating(self._what):
             async for event in self._events:
                 data: bytes = event.get("PayloadPart", {}).get("Bytes", b"")
                 if data:  # an empty one is not the end
                     return data
-        except Exception as error:  # as above
-            raise translate(error, self._what) from harmless(error)
         return b""
 
 
@@ -76,10 +74,8 @@ class _Whole:
         self._what = what
 
     async def __call__(self) -> bytes:
-        try:
+        with translating(self._what):
             data: bytes = await self._read(65536)
-        except Exception as error:  # as above
-            raise translate(error, self._what) from harmless(error)
         return data
 
 
