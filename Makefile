@@ -2,13 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Some tests run a CDK app where InfraForge would stand: they need Node, and are skipped where it is not.
+CDK_APP := tests/infraforge_app
+CDK := $(CDK_APP)/node_modules/.installed
 
-.PHONY: run demo-aws test test-slow check format bench schema clean
+.PHONY: run demo-aws test test-slow check format bench schema cdk clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
 
-test: check
+test: check $(if $(shell command -v npm),$(CDK))
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 test-slow: $(VENV)/.test
@@ -32,8 +35,10 @@ bench: $(VENV)/.local
 schema: $(VENV)/.local
 	$(BIN)/python docs/schema/make.py
 
+cdk: $(CDK)
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CDK_APP)/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,4 +51,8 @@ $(VENV)/.local: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.local
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
+	touch $@
+
+$(CDK): $(CDK_APP)/package.json
+	cd $(CDK_APP) && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@
