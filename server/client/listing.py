@@ -28,7 +28,7 @@ class Listing:
         if output.json:
             output.document(answer)
         elif items := answer[self.key]:
-            output.table(list(self.columns), ([value(item) for value in self.columns.values()] for item in items))
+            output.table(list(self.columns), [[value(item) for value in self.columns.values()] for item in items])
         else:
             output.say(self.none)
         return OK
@@ -78,9 +78,10 @@ STACKS = Listing(
     "stacks",
     "No deploy has left a stack standing.",
     {
-        "stack": _of("stack"),
+        "stack": _of("stack_name"),
         "region": _of("region"),
         "preset": _of("preset"),
+        "status": _of("state"),
         "since": _minute("since"),
         "serves": _of("serves"),
         "job": _of("job_id"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,9 @@ from server.client.api import to_json
 from server.client.errors import ClientError
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+GAP = "  "  # between two columns
+NARROWEST = 20  # columns in which a folded text can still be read
 
 STYLES = {
     "succeeded": "green",
@@ -75,13 +78,31 @@ class Output:
         """A value as one line of JSON."""
         self.write_bytes(to_json(value) + b"\n")
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Rows under their columns; a column named `status` is coloured."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Rows under their columns; where those don't fit, one block for each row. Only a last column is folded."""
+        cells = [[_cell(value) for value in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        left = self.console.width - sum(widths[:-1]) - len(GAP) * len(widths[:-1])
+        if left < min(widths[-1], NARROWEST):
+            self._blocks(columns, cells)
+            return
+        table = Table(box=None, padding=(0, len(GAP), 0, 0), pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column, overflow="fold", no_wrap=column in ("job", "name", "stack"))
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
+            table.add_column(column, no_wrap=column is not columns[-1], overflow="fold")
+        for row in cells:
+            table.add_row(*row)
+        self.console.print(table)
+
+    def _blocks(self, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+        table = Table.grid(padding=(0, len(GAP), 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for number, row in enumerate(rows):
+            if number:
+                table.add_row()
+            for column, value in zip(columns, row, strict=True):
+                if value:
+                    table.add_row(column, value)
         self.console.print(table)
 
     def say(self, sentence: str) -> None:

@@ -77,7 +77,9 @@ async def test_a_reply_closed_early_is_counted_once() -> None:
     assert (provider.replies, provider.cancelled) == (0, 1)
 
 
-@pytest.mark.parametrize("steps", ["sing:la", "pause:soon", "fail:whale", "chunks:-1", "usage:1", "stop:now", "hang:1", "perhaps:2,say:a"])
+@pytest.mark.parametrize(
+    "steps", ["sing:la", "pause:soon", "fail:whale", "chunks:-1", "usage:1", "stop:now", "hang:1", "perhaps:2,say:a"]
+)
 @asynchronous
 async def test_a_script_that_cannot_be_played_is_named(steps: str) -> None:
     provider = Scripted()

@@ -227,13 +227,16 @@ async def test_a_lost_connection_is_resumed_where_it_was(tmp_path: Path) -> None
 
 @asynchronous
 async def test_a_server_that_stays_away_is_exit_3(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("say:Hello; hang")}) as server, Cable(server.url) as cable:
-        async with started(cable.url, "ask", "hi", "-m", "m", "--reconnect", "0.2") as command:
-            assert command.stdout is not None
-            assert await command.stdout.read(100) == b"Hello"
-            cable.unplugged = True
-            cable.cut()
-            answer = await ended(command)
+    async with (
+        serving(tmp_path, models={"m": says("say:Hello; hang")}) as server,
+        Cable(server.url) as cable,
+        started(cable.url, "ask", "hi", "-m", "m", "--reconnect", "0.2") as command,
+    ):
+        assert command.stdout is not None
+        assert await command.stdout.read(100) == b"Hello"
+        cable.unplugged = True
+        cable.cut()
+        answer = await ended(command)
     assert (answer.code, answer.out) == (3, "\n")
     assert answer.err.splitlines()[-1].startswith("forgeline: The connection to http://127.0.0.1:")
 
@@ -243,14 +246,13 @@ async def test_a_server_that_was_killed_and_restarted_has_lost_the_answer_and_th
     tmp_path: Path,
 ) -> None:
     models = {"m": says("say:Hello; hang")}
-    async with running(tmp_path, models=models) as first:
-        async with started(first.url, "ask", "hi", "-m", "m") as command:
-            assert command.stdout is not None
-            assert await command.stdout.read(100) == b"Hello"
-            first.child.kill()
-            await first.child.wait()
-            async with running(tmp_path, "--port", first.url.rpartition(":")[2], models=models):
-                answer = await ended(command)
+    async with running(tmp_path, models=models) as first, started(first.url, "ask", "hi", "-m", "m") as command:
+        assert command.stdout is not None
+        assert await command.stdout.read(100) == b"Hello"
+        first.child.kill()
+        await first.child.wait()
+        async with running(tmp_path, "--port", first.url.rpartition(":")[2], models=models):
+            answer = await ended(command)
     assert (answer.code, answer.out) == (1, "\n")
     assert answer.err.splitlines()[-1].startswith(
         "forgeline: The rest of the answer is lost; was the server restarted?"

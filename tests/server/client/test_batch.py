@@ -247,27 +247,31 @@ async def test_what_would_be_wrong_with_every_line_is_told_before_any(tmp_path: 
 
 @asynchronous
 async def test_a_server_that_is_killed_and_restarted_costs_no_line(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(300))
-    models = {"m": says("pause:0.005; echo")}
-    async with running(tmp_path, models=models) as first:
-        async with started(first.url, *batch.command("-m", "m", "-c", "4")) as command:
-            await comes_true(lambda: batch.target.exists() and batch.target.stat().st_size > 20_000)
-            first.child.kill()
-            await first.child.wait()
-            async with running(tmp_path, "--port", first.url.rpartition(":")[2], models=models):
-                done = await ended(command)
+    batch = Batch(tmp_path, numbered(200))
+    models = {"m": says("pause:0.002; echo")}
+    async with (
+        running(tmp_path, models=models) as first,
+        started(first.url, *batch.command("-m", "m", "-c", "4")) as command,
+    ):
+        await comes_true(lambda: batch.target.exists() and batch.target.stat().st_size > 20_000)
+        first.child.kill()
+        await first.child.wait()
+        async with running(tmp_path, "--port", first.url.rpartition(":")[2], models=models):
+            done = await ended(command)
     assert done.code == 0, done.err
-    assert batch.texts == [line["text"] for line in numbered(300)]
+    assert batch.texts == [line["text"] for line in numbered(200)]
 
 
 @asynchronous
 async def test_a_server_that_does_not_come_back_is_exit_3_and_no_line_counts_as_failed(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(5000))
-    async with running(tmp_path, models={"m": says("echo")}) as server:
-        async with started(server.url, *batch.command("-m", "m", "--reconnect", "0.3")) as command:
-            await comes_true(lambda: batch.target.exists() and batch.target.stat().st_size > 2000)
-            server.child.kill()
-            done = await ended(command)
+    async with (
+        running(tmp_path, models={"m": says("echo")}) as server,
+        started(server.url, *batch.command("-m", "m", "--reconnect", "0.3")) as command,
+    ):
+        await comes_true(lambda: batch.target.exists() and batch.target.stat().st_size > 2000)
+        server.child.kill()
+        done = await ended(command)
     assert done.code == 3
     assert "error" not in batch.target.read_text()
 
