@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import msgspec
 import typer
 
+from server.client.errors import Misused
+
 if TYPE_CHECKING:
     from server.client.jobs import Wanted
     from server.client.session import Session, Work
@@ -191,7 +193,7 @@ def _destroy(session: Session, wanted: Wanted, follow: bool) -> int:
     except jobs.Unconfirmed as error:
         name = _ask_for_name(session, str(error))
         if not name:
-            raise
+            raise Misused(f"{error} --confirm NAME says it.") from error
         # Not inside the loop of the first attempt: there, waiting for a line would be deaf to Ctrl-C.
         return session.run(work(replace(wanted, confirm=name)))
 

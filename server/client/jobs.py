@@ -53,18 +53,15 @@ async def begin(api: Api, output: Output, wanted: Wanted, patience: Patience, *,
         if wanted.confirm is None and str(error).startswith("confirm"):
             raise Unconfirmed(str(error)) from error
         raise
-    if not (output.json and watch):
-        _introduce(output, job)
-    return await watch_job(api, output, job["job_id"], None, patience) if watch else OK
-
-
-def _introduce(output: Output, job: Mapping[str, Any]) -> None:
+    kind = f"dry run of {job['action']}" if job["dry_run"] else job["action"]
+    output.say(f"job {job['job_id']}: {kind} {job['preset']}, stack {job['stack_name']} in {job['region']}")
+    if watch:
+        return await watch_job(api, output, job["job_id"], None, patience)
     if output.json:
         output.document(job)
-        return
-    kind = f"dry run of {job['action']}" if job["dry_run"] else job["action"]
-    output.write(f"{job['job_id']}\n")
-    output.say(f"{kind} {job['preset']}: stack {job['stack_name']} in {job['region']}")
+    else:
+        output.write(f"{job['job_id']}\n")
+    return OK
 
 
 async def cancel(api: Api, output: Output, job_id: str, patience: Patience) -> int:
