@@ -85,6 +85,17 @@ def _read_step(written: str) -> Step:
     return name, argument
 
 
+def _drawn(steps: list[Step]) -> Iterator[Step]:
+    """The steps that are played this time."""
+    for name, argument in steps:
+        if name != "perhaps":
+            yield name, argument
+            continue
+        probability, _, step = argument.partition(",")
+        if random.random() < float(probability):  # noqa: S311 - no secret
+            yield from _drawn([_read_step(step)])
+
+
 @dataclass
 class _Play:
     """How far one reply has come."""
@@ -133,17 +144,6 @@ class Scripted:
             play.closed = True
             self.replies -= 1
             self.cancelled += not play.ended
-
-
-def _drawn(steps: list[Step]) -> Iterator[Step]:
-    """The steps that are played this time."""
-    for name, argument in steps:
-        if name != "perhaps":
-            yield name, argument
-            continue
-        probability, _, step = argument.partition(",")
-        if random.random() < float(probability):  # noqa: S311 - no secret
-            yield from _drawn([_read_step(step)])
 
 
 async def _perform(steps: list[Step], asked: str, play: _Play) -> AsyncGenerator[Part, None]:
