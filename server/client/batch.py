@@ -47,7 +47,7 @@ async def batch(api: Api, output: Output, plan: Plan, patience: Patience) -> int
             run = _Run(api, plan, patience, records, bar)
             try:
                 await run.through(line for line in read_lines(plan.source) if not records.done.has(line))
-            except BaseException:
+            except (asyncio.CancelledError, Unreachable):
                 output.say(f"stopped with {records.done.count} of {total} lines done; the same command goes on there")
                 raise
         return _conclude(output, plan, total, before, records)
@@ -116,6 +116,8 @@ class _Run:
                 self._patience.is_there()
                 return answer
             except (Refused, Lost) as error:
+                if isinstance(error, Refused):
+                    self._patience.is_there()
                 if tried >= self._plan.retries or not _may_pass(error):
                     raise
                 await asyncio.sleep(_pause(error, tried))

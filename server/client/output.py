@@ -54,11 +54,11 @@ class Output:
     def console(self) -> Console:
         # A pipe has no width: tables there are as wide as they need to be, for grep and awk.
         wide = None if sys.stdout is not None and sys.stdout.isatty() else 1000
-        return Console(highlight=False, width=wide)
+        return _Console(highlight=False, width=wide)
 
     @cached_property
     def aside(self) -> Console:
-        return Console(stderr=True, highlight=False)
+        return _Console(stderr=True, highlight=False)
 
     @property
     def is_live(self) -> bool:
@@ -124,6 +124,12 @@ class Output:
     def hush(self) -> None:
         """After a reader has left: nothing more can be written, not even at exit."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program here, with a code of its own."""
+        raise BrokenPipeError
 
 
 def _cell(value: object) -> Text:

@@ -35,11 +35,15 @@ def environment(server: str | None, environ: Mapping[str, str] | None = None) ->
 
 @asynccontextmanager
 async def started(
-    server: str | None, *arguments: str, environ: Mapping[str, str] | None = None, **kwargs: Any
+    server: str | None,
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    command: tuple[str, ...] = COMMAND,
+    **kwargs: Any,
 ) -> AsyncIterator[Process]:
     """A command with pipes for its standard streams."""
     streams: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE, **kwargs}
-    child = await asyncio.create_subprocess_exec(*COMMAND, *arguments, env=environment(server, environ), **streams)
+    child = await asyncio.create_subprocess_exec(*command, *arguments, env=environment(server, environ), **streams)
     try:
         yield child
     finally:
