@@ -1,4 +1,4 @@
-"""A test's log is plain text: by default structlog, where rich is installed, draws every local variable, for seconds."""
+"""A test's log is plain text: structlog's default, where rich is installed, draws every local variable, for seconds."""
 
 from __future__ import annotations
 
