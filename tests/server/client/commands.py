@@ -19,7 +19,7 @@ from typing import Any
 import pexpect
 import pyte
 
-from tests.aio import DEADLINE
+from tests.aio import UNHURRIED
 from tests.processes import ROOT, Ended
 
 COMMAND = (sys.executable, "-m", "server.client")
@@ -95,7 +95,7 @@ class Screen:
     async def shows(self, *texts: str) -> None:
         """Returns once these have been written, in this order."""
         for text in texts:
-            await asyncio.to_thread(self._child.expect_exact, text, timeout=DEADLINE)
+            await asyncio.to_thread(self._child.expect_exact, text, timeout=UNHURRIED)
 
     def type(self, text: str) -> None:
         self._child.send(text)
@@ -104,7 +104,7 @@ class Screen:
         self._child.sendintr()
 
     async def exit_code(self) -> int:
-        await asyncio.to_thread(self._child.expect, pexpect.EOF, timeout=DEADLINE)
+        await asyncio.to_thread(self._child.expect, pexpect.EOF, timeout=UNHURRIED)
         await asyncio.to_thread(self._child.wait)
         return self._child.exitstatus if self._child.exitstatus is not None else -(self._child.signalstatus or 0)
 
@@ -120,7 +120,7 @@ async def terminal(
 ) -> AsyncIterator[Screen]:
     program, *rest = [*command, *arguments]
     child: pexpect.spawn[str] = pexpect.spawn(
-        program, rest, env=environment(server, environ), dimensions=(height, width), encoding="utf-8", timeout=DEADLINE
+        program, rest, env=environment(server, environ), dimensions=(height, width), encoding="utf-8", timeout=UNHURRIED
     )
     try:
         yield Screen(child, width, height)

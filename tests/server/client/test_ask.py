@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.aio import asynchronous
+from tests.aio import unhurried
 from tests.pipeline.drawn import plain
 from tests.processes import running
 from tests.server.client.cable import Cable
@@ -19,21 +19,21 @@ from tests.serving import asks, says, serving, until
 from tests.upstream import Upstream, stream_of
 
 
-@asynchronous
+@unhurried
 async def test_the_answer_and_nothing_else_goes_to_standard_output(tmp_path: Path) -> None:
     async with serving(tmp_path, models={"m": says("echo")}) as server:
         answer = await typed(server.url, "ask", "What is 2+2?", "-m", "m")
     assert (answer.code, answer.out, answer.err) == (0, "What is 2+2?\n", "")
 
 
-@asynchronous
+@unhurried
 async def test_a_prompt_comes_from_standard_input_where_it_is_a_dash(tmp_path: Path) -> None:
     async with serving(tmp_path, models={"m": says("echo")}) as server:
         answer = await typed(server.url, "ask", "-", given="two\nlines, é\n".encode(), environ={"FORGELINE_MODEL": "m"})
     assert (answer.code, answer.out) == (0, "two\nlines, é\n")
 
 
-@asynchronous
+@unhurried
 async def test_every_option_reaches_the_model(tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     picture.write_bytes(plain(8, 8).data)
@@ -48,7 +48,7 @@ async def test_every_option_reaches_the_model(tmp_path: Path) -> None:
     assert (body["max_tokens"], body["temperature"], body["top_p"], body["stop"]) == (7, 0.5, 0.9, ["X"])
 
 
-@asynchronous
+@unhurried
 async def test_every_chunk_is_in_the_pipe_before_the_next_one_is_made(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
@@ -60,7 +60,7 @@ async def test_every_chunk_is_in_the_pipe_before_the_next_one_is_made(tmp_path: 
             assert await command.stdout.read() == b" world\n"
 
 
-@asynchronous
+@unhurried
 async def test_several_models_are_labelled_and_one_that_fails_is_exit_1(tmp_path: Path) -> None:
     models = {"one": says("say:a\nb"), "three": says("say:c"), "broken": says("say:d; fail:model_error")}
     async with serving(tmp_path, models=models) as server:
@@ -70,7 +70,7 @@ async def test_several_models_are_labelled_and_one_that_fails_is_exit_1(tmp_path
     assert answer.err == "forgeline: broken: The script says so: model_error.\n"
 
 
-@asynchronous
+@unhurried
 async def test_json_is_every_event_on_a_line_of_its_own(tmp_path: Path) -> None:
     async with serving(tmp_path, models={"m": says("say:a b")}) as server:
         answer = await typed(server.url, "ask", "hi", "-m", "m", "--json")
@@ -79,7 +79,7 @@ async def test_json_is_every_event_on_a_line_of_its_own(tmp_path: Path) -> None:
     assert [event["seq"] for event in events] == [0, 1, 2, 3, 4]
 
 
-@asynchronous
+@unhurried
 async def test_what_the_server_refuses_is_exit_1_and_its_sentence(tmp_path: Path) -> None:
     async with serving(tmp_path, models={"m": says("echo")}) as server:
         answer = await typed(server.url, "ask", "hi", "-m", "nobody")
@@ -89,7 +89,7 @@ async def test_what_the_server_refuses_is_exit_1_and_its_sentence(tmp_path: Path
     assert (as_json.code, json.loads(as_json.out)["code"]) == (1, "unknown_model")
 
 
-@asynchronous
+@unhurried
 async def test_a_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("k\n")
     async with serving(tmp_path, models={"m": says("echo")}, environ={"FORGELINE_API_KEYS": "k"}) as server:
@@ -113,7 +113,7 @@ async def test_a_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> Non
         (["dance"], ["dance"]),
     ],
 )
-@asynchronous
+@unhurried
 async def test_what_cannot_be_done_is_exit_2_and_says_why(arguments: list[str], words: list[str]) -> None:
     answer = await typed(None, *arguments)
     assert (answer.code, answer.out) == (2, "")
@@ -122,7 +122,7 @@ async def test_what_cannot_be_done_is_exit_2_and_says_why(arguments: list[str], 
 
 
 @pytest.mark.parametrize("arguments", [["ask", "hi", "-m", "m"], ["models"], ["deploy", "small"], ["logs", "-f", "x"]])
-@asynchronous
+@unhurried
 async def test_a_server_that_is_not_there_is_exit_3_and_a_sentence(arguments: list[str]) -> None:
     answer = await typed("http://127.0.0.1:1", *arguments)
     assert (answer.code, answer.out) == (3, "")
@@ -132,7 +132,7 @@ async def test_a_server_that_is_not_there_is_exit_3_and_a_sentence(arguments: li
     )
 
 
-@asynchronous
+@unhurried
 async def test_something_else_that_answers_is_told_apart() -> None:
     async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.9\r\n")
@@ -147,7 +147,7 @@ async def test_something_else_that_answers_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@asynchronous
+@unhurried
 async def test_a_signal_stops_the_stream_on_the_server(tmp_path: Path, number: int, code: int) -> None:
     async with serving(tmp_path, models={"m": says("say:Hello; hang")}) as server:
         async with started(server.url, "ask", "hi", "-m", "m") as command:
@@ -159,7 +159,7 @@ async def test_a_signal_stops_the_stream_on_the_server(tmp_path: Path, number: i
         assert (left.code, left.err, server.scripted.cancelled) == (code, "", 1)
 
 
-@asynchronous
+@unhurried
 async def test_a_reader_that_leaves_the_pipe_stops_it_too(tmp_path: Path) -> None:
     async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
         gate, never = asyncio.Event(), asyncio.Event()
@@ -175,7 +175,7 @@ async def test_a_reader_that_leaves_the_pipe_stops_it_too(tmp_path: Path) -> Non
     assert (left.code, left.err, up.cancelled) == (141, "", 1)
 
 
-@asynchronous
+@unhurried
 async def test_closed_streams_and_no_terminal_at_all_are_no_error(tmp_path: Path) -> None:
     async with serving(tmp_path, models={"m": says("echo")}) as server:
         command = 'exec "$@" <&- >&- 2>&-'
@@ -199,7 +199,7 @@ async def test_closed_streams_and_no_terminal_at_all_are_no_error(tmp_path: Path
 # --- a connection that is lost ---------------------------------------------------------------------
 
 
-@asynchronous
+@unhurried
 async def test_a_lost_connection_is_resumed_where_it_was(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with (
@@ -225,7 +225,7 @@ async def test_a_lost_connection_is_resumed_where_it_was(tmp_path: Path) -> None
     assert len(up.requests) == 1
 
 
-@asynchronous
+@unhurried
 async def test_a_server_that_stays_away_is_exit_3(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, models={"m": says("say:Hello; hang")}) as server,
@@ -241,7 +241,7 @@ async def test_a_server_that_stays_away_is_exit_3(tmp_path: Path) -> None:
     assert answer.err.splitlines()[-1].startswith("forgeline: The connection to http://127.0.0.1:")
 
 
-@asynchronous
+@unhurried
 async def test_a_server_that_was_killed_and_restarted_has_lost_the_answer_and_the_client_says_so(
     tmp_path: Path,
 ) -> None:

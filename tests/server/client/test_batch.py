@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.aio import asynchronous, comes_true
+from tests.aio import comes_true, unhurried
 from tests.pipeline.drawn import plain
 from tests.processes import Ended, running
 from tests.server.client.commands import ended, started, terminal, typed
@@ -52,7 +52,7 @@ def numbered(count: int) -> list[dict[str, Any]]:
     return [{"id": f"q{number}", "text": f"question {number}"} for number in range(1, count + 1)]
 
 
-@asynchronous
+@unhurried
 async def test_every_line_has_its_record(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [*numbered(20), "", {"text": "a picture", "frames": [plain(8, 8).as_base64()]}])
     async with serving(tmp_path, models={"m": says("echo; usage:1,2")}) as server:
@@ -67,7 +67,7 @@ async def test_every_line_has_its_record(tmp_path: Path) -> None:
     assert batch.records[0]["metadata"]["request_id"]
 
 
-@asynchronous
+@unhurried
 async def test_lines_may_name_their_models_and_an_option_goes_before_them(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [{"text": "hi", "model": "a"}, {"text": "hi", "model": "b"}, {"text": "hi"}])
     async with serving(tmp_path, models={"a": says("say:from a"), "b": says("say:from b")}) as server:
@@ -80,7 +80,7 @@ async def test_lines_may_name_their_models_and_an_option_goes_before_them(tmp_pa
     assert batch.texts == ["from b"] * 3
 
 
-@asynchronous
+@unhurried
 async def test_lines_that_fail_are_recorded_with_error_and_code_and_the_others_go_on(tmp_path: Path) -> None:
     wrong = ["[]", '{"text": ', '{"text": "\xff"}', {"text": "x", "nope": 1}, {"text": "x", "model": "nobody", "id": 7}]
     batch = Batch(tmp_path, [*wrong, {"text": "good", "model": "m"}])
@@ -93,7 +93,7 @@ async def test_lines_that_fail_are_recorded_with_error_and_code_and_the_others_g
     assert all(record["error"] for record in batch.records[:5])
 
 
-@asynchronous
+@unhurried
 async def test_no_more_requests_are_under_way_than_asked_for(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(20))
     gate = asyncio.Event()
@@ -106,7 +106,7 @@ async def test_no_more_requests_are_under_way_than_asked_for(tmp_path: Path) -> 
     assert (len(up.requests), up.most) == (20, 3)
 
 
-@asynchronous
+@unhurried
 async def test_a_throttled_line_comes_again_not_before_it_was_asked_to(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(1))
     loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ async def test_a_throttled_line_comes_again_not_before_it_was_asked_to(tmp_path:
     assert batch.texts == ["yes"]
 
 
-@asynchronous
+@unhurried
 async def test_retries_have_an_end_and_what_cannot_pass_is_not_tried_again(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [{"text": "x", "model": "failing"}, {"text": "x", "model": "refusing"}])
     models = {"failing": says("fail:model_error"), "refusing": says("fail:invalid_request")}
@@ -134,7 +134,7 @@ async def test_retries_have_an_end_and_what_cannot_pass_is_not_tried_again(tmp_p
     assert [record["code"] for record in batch.records] == ["model_error", "invalid_request"]
 
 
-@asynchronous
+@unhurried
 async def test_a_line_that_stalls_is_given_up_in_time(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [{"text": "x", "model": "stalled"}, {"text": "x", "model": "m"}])
     async with serving(tmp_path, models={"stalled": says("hang"), "m": says("echo")}) as server:
@@ -144,7 +144,7 @@ async def test_a_line_that_stalls_is_given_up_in_time(tmp_path: Path) -> None:
     assert batch.records[0]["code"] == "timed_out"
 
 
-@asynchronous
+@unhurried
 async def test_failed_lines_are_tried_again_only_where_that_is_asked_for(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [{"text": "x", "model": "m"}, {"text": "x", "model": "late"}])
     async with serving(tmp_path, models={"m": says("echo")}) as server:
@@ -159,7 +159,7 @@ async def test_failed_lines_are_tried_again_only_where_that_is_asked_for(tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@asynchronous
+@unhurried
 async def test_the_same_command_goes_on_where_it_was_stopped(tmp_path: Path, number: int) -> None:
     batch = Batch(tmp_path, numbered(30))
     never = asyncio.Event()
@@ -182,7 +182,7 @@ async def test_the_same_command_goes_on_where_it_was_stopped(tmp_path: Path, num
     assert [record["line"] for record in batch.records] == list(range(1, 31))
 
 
-@asynchronous
+@unhurried
 async def test_a_record_that_was_half_written_is_cut_off_and_its_line_done_again(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(3))
     async with serving(tmp_path, models={"m": says("echo")}) as server:
@@ -195,7 +195,7 @@ async def test_a_record_that_was_half_written_is_cut_off_and_its_line_done_again
 
 
 @pytest.mark.parametrize("content", ["something else\n", "no end", '{"line":1}\n', "[]\n", '{"line":0,"input":"01"}\n'])
-@asynchronous
+@unhurried
 async def test_a_file_that_is_no_output_of_a_batch_is_left_alone(tmp_path: Path, content: str) -> None:
     batch = Batch(tmp_path, numbered(1))
     batch.target.write_text(content)
@@ -205,7 +205,7 @@ async def test_a_file_that_is_no_output_of_a_batch_is_left_alone(tmp_path: Path,
     assert "is not the output of a batch" in done.err
 
 
-@asynchronous
+@unhurried
 async def test_an_input_that_has_changed_since_is_found_out(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(3))
     async with serving(tmp_path, models={"m": says("echo")}) as server:
@@ -219,7 +219,7 @@ async def test_an_input_that_has_changed_since_is_found_out(tmp_path: Path) -> N
     assert (grown.code, len(batch.texts)) == (0, 4)
 
 
-@asynchronous
+@unhurried
 async def test_two_batches_never_write_to_one_output(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(1))
     async with serving(tmp_path, models={"m": says("echo")}) as server:
@@ -233,7 +233,7 @@ async def test_two_batches_never_write_to_one_output(tmp_path: Path) -> None:
     assert batch.target.read_bytes() == b""
 
 
-@asynchronous
+@unhurried
 async def test_what_would_be_wrong_with_every_line_is_told_before_any(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(3))
     async with serving(tmp_path, models={"m": says("echo")}, environ={"FORGELINE_API_KEYS": "k"}) as server:
@@ -245,7 +245,7 @@ async def test_what_would_be_wrong_with_every_line_is_told_before_any(tmp_path: 
     assert not batch.target.exists()
 
 
-@asynchronous
+@unhurried
 async def test_a_server_that_is_killed_and_restarted_costs_no_line(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(200))
     models = {"m": says("pause:0.002; echo")}
@@ -262,7 +262,7 @@ async def test_a_server_that_is_killed_and_restarted_costs_no_line(tmp_path: Pat
     assert batch.texts == [line["text"] for line in numbered(200)]
 
 
-@asynchronous
+@unhurried
 async def test_a_server_that_does_not_come_back_is_exit_3_and_no_line_counts_as_failed(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(5000))
     async with (
@@ -276,7 +276,7 @@ async def test_a_server_that_does_not_come_back_is_exit_3_and_no_line_counts_as_
     assert "error" not in batch.target.read_text()
 
 
-@asynchronous
+@unhurried
 async def test_a_terminal_shows_a_bar_with_rate_and_time_left_and_json_is_the_sum(tmp_path: Path) -> None:
     batch = Batch(tmp_path, numbered(20))
     async with serving(tmp_path, models={"m": says("pause:0.02; echo")}) as server:

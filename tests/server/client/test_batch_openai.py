@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.aio import asynchronous
+from tests.aio import unhurried
 from tests.pipeline.drawn import plain
 from tests.server.client.commands import typed
 from tests.serving import asks, says, serving
@@ -23,7 +23,7 @@ def records(target: Path) -> dict[str, dict[str, Any]]:
     return {record["custom_id"]: record for record in map(json.loads, target.read_text().splitlines())}
 
 
-@asynchronous
+@unhurried
 async def test_lines_of_openai_are_answered_in_its_shape(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(line("a", "Hi") + line("b", "Hi", "nobody") + line("c", "Hi", url="/v1/embeddings"))
@@ -45,7 +45,7 @@ async def test_lines_of_openai_are_answered_in_its_shape(tmp_path: Path) -> None
     assert (streaming["response"], "body.stream" in streaming["error"]["message"]) == (None, True)
 
 
-@asynchronous
+@unhurried
 async def test_pictures_and_a_model_for_all_lines_reach_the_model(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     picture = {"url": f"data:image/png;base64,{plain(8, 8).as_base64()}"}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.aio import asynchronous
+from tests.aio import unhurried
 from tests.processes import ROOT
 from tests.server.client.commands import ended, started, typed
 from tests.serving import says, serving, write_presets
 
 
-@asynchronous
+@unhurried
 async def test_serve_starts_the_same_server_with_the_same_options(tmp_path: Path) -> None:
     write_presets(tmp_path / "presets", {"m": says("echo")})
     flags = ["--port", "0", "--presets", str(tmp_path / "presets"), "--data", str(tmp_path / "data")]
@@ -27,7 +27,7 @@ async def test_serve_starts_the_same_server_with_the_same_options(tmp_path: Path
         assert (await ended(server)).code == 0
 
 
-@asynchronous
+@unhurried
 async def test_the_options_of_serve_are_those_of_the_server() -> None:
     told = await typed(None, "serve", "--help")
     wrong = await typed(None, "serve", "--nope")
@@ -35,7 +35,7 @@ async def test_the_options_of_serve_are_those_of_the_server() -> None:
     assert (wrong.code, "--nope" in wrong.err) == (2, True)
 
 
-@asynchronous
+@unhurried
 async def test_help_loads_nothing_that_only_a_command_needs() -> None:
     code = (
         "import sys; from server.client import cli; print([m for m in ('aiohttp', 'rich', 'run') if m in sys.modules])"
@@ -44,7 +44,7 @@ async def test_help_loads_nothing_that_only_a_command_needs() -> None:
     assert loaded.out == "[]\n"
 
 
-@asynchronous
+@unhurried
 async def test_models_are_a_table_in_a_pipe_too_whatever_its_width_and_json_is_the_servers_answer(
     tmp_path: Path,
 ) -> None:
@@ -62,7 +62,7 @@ async def test_models_are_a_table_in_a_pipe_too_whatever_its_width_and_json_is_t
 
 
 @pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["ask", "hi", "-m", "good", "-m", "better"]])
-@asynchronous
+@unhurried
 async def test_a_pipe_that_nobody_reads_is_exit_141_without_a_word(tmp_path: Path, arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)

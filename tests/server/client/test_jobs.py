@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.aio import asynchronous
+from tests.aio import unhurried
 from tests.processes import running
 from tests.server.client.cable import Cable
 from tests.server.client.commands import ended, started, terminal, typed
@@ -57,7 +57,7 @@ async def deploying(folder: Path, deploy: str, destroy: str = "true") -> AsyncIt
         yield server, gate
 
 
-@asynchronous
+@unhurried
 async def test_a_deploy_that_is_followed_prints_its_log_as_it_grows_and_ends_as_the_job_does(tmp_path: Path) -> None:
     script = 'echo "count $COUNT"; GATE; echo done'
     async with deploying(tmp_path, script) as (server, gate):
@@ -73,7 +73,7 @@ async def test_a_deploy_that_is_followed_prints_its_log_as_it_grows_and_ends_as_
     assert "succeeded after" in last
 
 
-@asynchronous
+@unhurried
 async def test_a_deploy_that_is_not_followed_prints_the_id_that_the_other_commands_take(tmp_path: Path) -> None:
     async with deploying(tmp_path, "echo one; echo two; GATE") as (server, gate):
         begun = await typed(server.url, "deploy", "own", "--live")
@@ -88,7 +88,7 @@ async def test_a_deploy_that_is_not_followed_prints_the_id_that_the_other_comman
     assert (followed.out, whole.out, tail.out) == ("one\ntwo\n", "one\ntwo\n", "two\n")
 
 
-@asynchronous
+@unhurried
 async def test_a_job_that_fails_is_exit_1_and_json_is_its_events(tmp_path: Path) -> None:
     async with deploying(tmp_path, "echo one; exit 3") as (server, _):
         failed = await typed(server.url, "deploy", "own", "--live", "-f", "--json")
@@ -101,7 +101,7 @@ async def test_a_job_that_fails_is_exit_1_and_json_is_its_events(tmp_path: Path)
     assert "at most 9" in refused.err
 
 
-@asynchronous
+@unhurried
 async def test_a_job_is_cancelled_and_its_followers_see_the_end(tmp_path: Path) -> None:
     async with (
         deploying(tmp_path, "echo one; GATE") as (server, _),
@@ -116,7 +116,7 @@ async def test_a_job_is_cancelled_and_its_followers_see_the_end(tmp_path: Path) 
     assert "The job ended as cancelled" in followed.err
 
 
-@asynchronous
+@unhurried
 async def test_a_log_goes_on_at_its_byte_after_a_lost_connection(tmp_path: Path) -> None:
     async with (
         deploying(tmp_path, "echo one; GATE; echo two; GATE; echo three") as (server, gate),
@@ -133,7 +133,7 @@ async def test_a_log_goes_on_at_its_byte_after_a_lost_connection(tmp_path: Path)
     assert "The server is back; going on where it stopped." in followed.err
 
 
-@asynchronous
+@unhurried
 async def test_a_deploy_outlives_its_server_and_so_does_who_follows_it(tmp_path: Path) -> None:
     gate = write_preset(tmp_path, "echo one; GATE; echo two")
     async with running(tmp_path, models={}) as first, started(first.url, "deploy", "own", "--live", "-f") as child:
@@ -147,7 +147,7 @@ async def test_a_deploy_outlives_its_server_and_so_does_who_follows_it(tmp_path:
     assert (followed.code, followed.out) == (0, "two\n")
 
 
-@asynchronous
+@unhurried
 async def test_a_destroy_wants_the_stacks_name(tmp_path: Path) -> None:
     async with deploying(tmp_path, "true", "echo gone") as (server, _):
         destroy = ["destroy", "own", "--live", "-f"]
@@ -169,7 +169,7 @@ async def test_a_destroy_wants_the_stacks_name(tmp_path: Path) -> None:
     assert "--confirm NAME" in unnamed.err
 
 
-@asynchronous
+@unhurried
 async def test_a_terminal_shows_the_log_above_a_bar_and_ctrl_c_leaves_the_job_running(tmp_path: Path) -> None:
     async with deploying(tmp_path, r"printf '\e[32mgreen\e[0m and \e[2Jno more\n'; GATE; echo two") as (server, gate):
         async with terminal(server.url, "deploy", "own", "--live", "-f") as screen:
@@ -183,7 +183,7 @@ async def test_a_terminal_shows_the_log_above_a_bar_and_ctrl_c_leaves_the_job_ru
         assert (await typed(server.url, "logs", "-f", job)).out.endswith("two\n")
 
 
-@asynchronous
+@unhurried
 async def test_presets_and_stacks_are_tables_for_a_person_and_json_for_a_program(tmp_path: Path) -> None:
     async with deploying(tmp_path, "true") as (server, _):
         assert (await typed(server.url, "deploy", "own", "--live", "-f")).code == 0

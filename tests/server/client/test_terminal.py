@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.aio import asynchronous
+from tests.aio import unhurried
 from tests.server.client.commands import COMMAND, terminal
 from tests.serving import asks, says, serving
 from tests.upstream import Upstream, stream_of
@@ -16,7 +16,7 @@ ESCAPE = "\x1b["
 COLOUR = "\x1b[3"
 
 
-@asynchronous
+@unhurried
 async def test_an_answer_comes_token_by_token_and_then_its_measures(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
@@ -29,7 +29,7 @@ async def test_an_answer_comes_token_by_token_and_then_its_measures(tmp_path: Pa
     assert screen.lines[1].startswith("m · ")
 
 
-@asynchronous
+@unhurried
 async def test_ctrl_c_is_exit_130_and_stops_the_stream_on_the_server(tmp_path: Path) -> None:
     async with serving(tmp_path, models={"m": says("say:Hello; hang")}) as server:
         async with terminal(server.url, "ask", "hi", "-m", "m") as screen:
@@ -41,7 +41,7 @@ async def test_ctrl_c_is_exit_130_and_stops_the_stream_on_the_server(tmp_path: P
     assert "Traceback" not in screen.raw
 
 
-@asynchronous
+@unhurried
 async def test_what_a_model_says_cannot_move_the_cursor_or_set_a_title(tmp_path: Path) -> None:
     async with serving(tmp_path, models={"m": says("echo"), "n": says("echo")}) as server:
         evil = "a\x1b[2J\x1b]0;title\x07b\rc"
@@ -55,7 +55,7 @@ async def test_what_a_model_says_cannot_move_the_cursor_or_set_a_title(tmp_path:
 
 
 @pytest.mark.parametrize(("width", "rows"), [(80, 3), (40, 6)])
-@asynchronous
+@unhurried
 async def test_models_stand_side_by_side_where_they_fit_and_else_one_under_the_other(
     tmp_path: Path, width: int, rows: int
 ) -> None:
@@ -71,7 +71,7 @@ async def test_models_stand_side_by_side_where_they_fit_and_else_one_under_the_o
     assert COLOUR in screen.raw
 
 
-@asynchronous
+@unhurried
 async def test_answers_longer_than_the_screen_are_shown_live_at_their_end_and_whole_when_done(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url), "n": says("say:short")}) as server:
@@ -84,7 +84,7 @@ async def test_answers_longer_than_the_screen_are_shown_live_at_their_end_and_wh
     assert all(f"line {number} " in screen.raw for number in range(100))
 
 
-@asynchronous
+@unhurried
 async def test_no_color_and_a_dumb_terminal_are_respected(tmp_path: Path) -> None:
     ask = ["ask", "hi", "-m", "m", "-m", "broken"]
     async with serving(tmp_path, models={"m": says("echo"), "broken": says("fail:model_error")}) as server:
@@ -97,7 +97,7 @@ async def test_no_color_and_a_dumb_terminal_are_respected(tmp_path: Path) -> Non
     assert "m      | hi" in dumb.lines
 
 
-@asynchronous
+@unhurried
 async def test_a_pipe_gets_no_colours_also_where_errors_go_to_a_terminal(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shell = ("sh", "-c", f'"$@" | tee {copy}', "sh", *COMMAND)
@@ -114,7 +114,7 @@ async def test_a_pipe_gets_no_colours_also_where_errors_go_to_a_terminal(tmp_pat
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-@asynchronous
+@unhurried
 async def test_a_table_keeps_to_the_width_of_the_terminal(tmp_path: Path, width: int) -> None:
     models = {"a-model-with-a-long-name": says("echo"), "broken": says("dance:now")}
     async with serving(tmp_path, models=models) as server, terminal(server.url, "models", width=width) as screen:
@@ -125,7 +125,7 @@ async def test_a_table_keeps_to_the_width_of_the_terminal(tmp_path: Path, width:
     assert f"{ESCAPE}32mavailable" in screen.raw
 
 
-@asynchronous
+@unhurried
 async def test_a_server_that_is_not_there_is_told_in_red() -> None:
     async with terminal("http://127.0.0.1:1", "models") as screen:
         assert await screen.exit_code() == 3
