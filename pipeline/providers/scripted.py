@@ -14,6 +14,7 @@ The preset's `model` is the script: steps, separated by `;`, played in order.
     usage:IN,OUT    the tokens that are reported; none otherwise
     stop:REASON     the reason for the end; end_turn otherwise
     unstreamed      the answer comes whole
+    perhaps:P,STEP  plays STEP with the probability P
 
 What fails before the first chunk is an exception out of `open`, as it is with every provider.
 """
@@ -21,8 +22,9 @@ What fails before the first chunk is an exception out of `open`, as it is with e
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -61,22 +63,37 @@ _ARGUMENTS: Final = {
     "usage": r"\d{1,9},\d{1,9}",
     "stop": "|".join(_REASONS),
     "unstreamed": "",
+    "perhaps": r"(0|1|0?\.\d+),.+",
 }
 
 
 def read_script(script: str) -> list[Step]:
     """The steps as (name, argument). Raises Unavailable that names the step which can't be played."""
-    steps = []
-    for written in filter(None, map(str.strip, script.split(";"))):
-        name, _, argument = written.partition(":")
-        expected = _ARGUMENTS.get(name)
-        if expected is None:
-            known = ", ".join(_ARGUMENTS)
-            raise Unavailable(f"The script in this preset's model has a step {written!r}; there are {known}.")
-        if not re.fullmatch(expected, argument, re.DOTALL):
-            raise Unavailable(f"The script in this preset's model has a step {written!r} that can't be played.")
-        steps.append((name, argument))
-    return steps
+    return [_read_step(written) for written in filter(None, map(str.strip, script.split(";")))]
+
+
+def _read_step(written: str) -> Step:
+    name, _, argument = written.partition(":")
+    expected = _ARGUMENTS.get(name)
+    if expected is None:
+        known = ", ".join(_ARGUMENTS)
+        raise Unavailable(f"The script in this preset's model has a step {written!r}; there are {known}.")
+    if not re.fullmatch(expected, argument, re.DOTALL):
+        raise Unavailable(f"The script in this preset's model has a step {written!r} that can't be played.")
+    if name == "perhaps":
+        _read_step(argument.partition(",")[2])
+    return name, argument
+
+
+def _drawn(steps: list[Step]) -> Iterator[Step]:
+    """The steps that are played this time."""
+    for name, argument in steps:
+        if name != "perhaps":
+            yield name, argument
+            continue
+        probability, _, step = argument.partition(",")
+        if random.random() < float(probability):  # noqa: S311 - no secret
+            yield from _drawn([_read_step(step)])
 
 
 @dataclass
@@ -97,7 +114,7 @@ class Scripted:
 
     async def open(self, route: Route, inference: Inference) -> Reply:
         self.calls += 1
-        steps, play = read_script(route.preset.model), _Play()
+        steps, play = list(_drawn(read_script(route.preset.model))), _Play()
         streamed = ("unstreamed", "") not in steps
         parts = _perform(steps, inference.messages[-1].text, play)
         try:
