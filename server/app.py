@@ -6,6 +6,7 @@ import structlog
 from tornado.routing import Rule
 from tornado.web import Application, RequestHandler, url
 
+from server.handlers.anthropic import MessagesHandler
 from server.handlers.base import NotFoundHandler
 from server.handlers.door import Door
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
@@ -13,6 +14,7 @@ from server.handlers.health import HealthHandler, ReadyHandler
 from server.handlers.inference import EmdHandler, ModelHandler, MultiInferenceHandler, StreamHandler
 from server.handlers.metrics import MetricsHandler
 from server.handlers.models import ModelsHandler
+from server.handlers.openai import ChatCompletionsHandler, V1ModelHandler, V1ModelsHandler
 from server.handlers.socket import SocketHandler, StreamSocketHandler
 from server.handlers.streams import StreamsHandler
 from server.services import Services
@@ -34,6 +36,10 @@ ROUTES: list[Rule] = [
     url(r"/api/multi-inference", MultiInferenceHandler),
     url(r"/api/stream/([^/]+)", StreamHandler),
     url(r"/api/streams/([^/]+)", StreamsHandler),
+    url(r"/v1/chat/completions", ChatCompletionsHandler),
+    url(r"/v1/messages", MessagesHandler),
+    url(r"/v1/models", V1ModelsHandler),
+    url(r"/v1/models/([^/]+)", V1ModelHandler),
     url(r"/ws", SocketHandler),
     url(r"/ws/stream/([^/]+)", StreamSocketHandler),
 ]
