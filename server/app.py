@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import structlog
-from tornado.routing import Rule
+from tornado.routing import PathMatches, Rule
 from tornado.web import Application, RequestHandler, url
 
 from server.handlers.anthropic import MessagesHandler
 from server.handlers.base import NotFoundHandler
+from server.handlers.docs import DocsHandler, OpenApiHandler
 from server.handlers.door import Door
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
 from server.handlers.health import HealthHandler, ReadyHandler
@@ -36,6 +39,9 @@ ROUTES: list[Rule] = [
     url(r"/api/multi-inference", MultiInferenceHandler),
     url(r"/api/stream/([^/]+)", StreamHandler),
     url(r"/api/streams/([^/]+)", StreamsHandler),
+    url(r"/api/openapi\.json", OpenApiHandler),
+    url(r"/api/docs", DocsHandler),
+    url(r"/api/docs/(docs\.js|docs\.css)", DocsHandler),
     url(r"/v1/chat/completions", ChatCompletionsHandler),
     url(r"/v1/messages", MessagesHandler),
     url(r"/v1/models", V1ModelsHandler),
@@ -51,9 +57,15 @@ def make_app(services: Services) -> Application:
         default_handler_class=NotFoundHandler,
         log_function=_log_request,
         services=services,
+        patterns=patterns_of(ROUTES),
         websocket_max_message_size=services.options.max_body,
         websocket_ping_interval=PING_SECONDS,
     )
+
+
+def patterns_of(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """The addresses, as the route table has them."""
+    return tuple(rule.matcher.regex.pattern for rule in rules if isinstance(rule.matcher, PathMatches))
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -19,14 +19,21 @@ from server.wire import JSON, MSGPACK
 T = TypeVar("T")
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+EncodedPicture = Annotated[
+    Any,
+    Meta(
+        description="A picture or video: base64 or a data: URI; bytes in MessagePack",
+        extra_json_schema={"type": "string", "contentEncoding": "base64"},
+    ),
+]
 
 
 class InferenceBody(Struct, forbid_unknown_fields=True, rename={"media_type": "mediaType"}):
     """The fields of a request for inference. `frames` are strings (base64, data: URI) or bytes."""
 
     text: str
-    frames: list[Any] | UnsetType = UNSET
-    media: list[Any] | UnsetType = UNSET
+    frames: list[EncodedPicture] | UnsetType = UNSET
+    media: list[EncodedPicture] | UnsetType = UNSET
     media_type: Literal["image", "video"] = "image"
     max_tokens: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1024  # MessagePack carries no larger one back
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.1
