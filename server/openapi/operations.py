@@ -18,7 +18,12 @@ _OF_EVENTS = "Each event is one of the schema `Event`: `start`, chunks, a `resul
 
 
 def _path(name: str, description: str) -> tuple[Parameter, ...]:
-    return (Parameter(name, description),)
+    return (Parameter(name, description, schema={"type": "string", "minLength": 1}),)
+
+
+def _preset(name: str) -> tuple[Parameter, ...]:
+    pattern = "^[a-z0-9][a-z0-9._-]{0,63}$"
+    return (Parameter(name, "the name of a preset", schema={"type": "string", "pattern": pattern}),)
 
 
 def _asking(path: str, summary: str, *parameters: Parameter) -> Operation:
@@ -40,10 +45,10 @@ def _listing(path: str, group: str, summary: str, answer: Any, **more: Any) -> O
 
 
 _INFERENCE: Final = [
-    _asking("/api/models/{name}", "One answer of any model", *_path("name", "the name of a preset")),
+    _asking("/api/models/{name}", "One answer of any model", *_preset("name")),
     _asking("/api/claude4", "One answer of Claude"),
     _asking("/api/nova", "One answer of Nova"),
-    _asking("/api/emd/{model_key}", "One answer of a model that EMD deployed", *_path("model_key", "its preset")),
+    _asking("/api/emd/{model_key}", "One answer of a model that EMD deployed", *_preset("model_key")),
     Operation(
         "post",
         "/api/multi-inference",
@@ -61,7 +66,7 @@ _INFERENCE: Final = [
         "Streams",
         "Tokens as they come",
         _OF_EVENTS + " As `text/plain`, the bare text.",
-        parameters=_path("model_name", "the name of a preset"),
+        parameters=_preset("model_name"),
         body=InferenceBody,
         answers={**_EVENTS, wire.TEXT: str},
         headers=_STREAM_HEADERS,
@@ -122,7 +127,7 @@ _OTHERS: Final = [
         "get",
         "/v1/models/{id}",
         summary="One preset",
-        parameters=_path("id", "the name of a preset"),
+        parameters=_preset("id"),
         answers={wire.JSON: chat_answers.V1Model},
         errors=(*ALWAYS, 404),
         **_OF_OPENAI,
@@ -158,7 +163,7 @@ _SOCKETS: Final = [
         (
             "/ws/stream/{model_name}",
             "One model: each message is a request",
-            _path("model_name", "the name of a preset"),
+            _preset("model_name"),
         ),
     )
 ]

@@ -33,7 +33,17 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             child = await asyncio.create_subprocess_exec(
                 str(Path(sys.executable).with_name("schemathesis")),
                 *("run", process.url + "/api/openapi.json", "--checks", ",".join(CHECKS)),
-                *("--max-examples", "40", "--seed", "1", "--request-timeout", "10", "--workers", "2", "--no-color"),
+                *(
+                    "--phases",
+                    "coverage,fuzzing",
+                    "--max-examples",
+                    "10",
+                    "--seed",
+                    "1",
+                    "--request-timeout",
+                    "10",
+                    "--no-color",
+                ),
                 # A socket's handshake is no question to which HTTP has an answer.
                 *("--exclude-path-regex", "^/ws"),
                 cwd=tmp_path,
