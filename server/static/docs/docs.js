@@ -78,7 +78,7 @@ function inside(schema, seen) {
 /** What a body holds, by its content types. */
 function content(described) {
   const kinds = Object.entries(described ?? {});
-  const names = [...new Set(kinds.flatMap(([, {schema}]) => referred(schema)))];
+  const names = [...new Set(kinds.flatMap(([, {schema}]) => (schema ? referred(schema) : [])))];
   return [element('p', {}, element('code', {}, kinds.map(([kind]) => kind).join(', '))), ...names.map((name) => shown(name))];
 }
 

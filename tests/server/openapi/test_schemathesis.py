@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import running
-from tests.serving import says
+from tests.serving import says, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,10 +28,10 @@ CHECKS = (
 
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     async def run() -> tuple[int | None, str]:
-        async with running(tmp_path, models=MODELS) as process:
+        async with serving(tmp_path, models=MODELS) as server:
             child = await asyncio.create_subprocess_exec(
                 str(Path(sys.executable).with_name("schemathesis")),
-                *("run", process.url + "/api/openapi.json", "--checks", ",".join(CHECKS)),
+                *("run", server.url + "/api/openapi.json", "--checks", ",".join(CHECKS)),
                 *(
                     "--phases",
                     "coverage,fuzzing",
