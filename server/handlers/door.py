@@ -28,6 +28,7 @@ class Door(RequestHandler):
     """Refuses what may not come in, and turns every error into the one error body."""
 
     open_to_all: ClassVar[bool] = False  # whether any Host may ask, and no key is needed
+    needs_key: ClassVar[bool] = True
     address: ClassVar[str] = "unknown"  # what metrics call it: the path, its variable parts by name
 
     def initialize(self) -> None:
@@ -63,7 +64,7 @@ class Door(RequestHandler):
         access, headers = self.services.access, self.request.headers
         access.check_host(self.request.host)
         access.check_origin(headers.get("Origin"), self.request.host)
-        if self.request.method != "OPTIONS":
+        if self.needs_key and self.request.method != "OPTIONS":
             self.owner = access.owner(headers, self.offered_key())
 
     def log_fields(self) -> dict[str, Any]:
@@ -105,7 +106,11 @@ class Door(RequestHandler):
             kind = self.negotiate(wire.JSON, wire.MSGPACK)
         except ForgelineError:
             kind = wire.JSON
-        self.send(error_body(error, self.summary, self.request_id), kind)
+        self.send(self.error_content(error), kind)
+
+    def error_content(self, error: ForgelineError) -> Any:
+        """What the body of an error says."""
+        return error_body(error, self.summary, self.request_id)
 
     def _allowed_methods(self) -> list[str]:
         names = [str(name) for name in self.SUPPORTED_METHODS]
