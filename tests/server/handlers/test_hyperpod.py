@@ -241,7 +241,9 @@ async def test_a_cancelled_job_ends_and_one_that_has_ended_can_not_be_cancelled(
         assert (status, answer["code"]) == (409, "job_finished")
 
 
-@pytest.mark.parametrize("job_id", [str(uuid.uuid4()), "..", "..%2f..%2fetc", "%00", "x" * 5000, "spec.json"])
+@pytest.mark.parametrize(
+    "job_id", ["4514d842-2305-45b5-ad96-1e79d0261ae2", "..", "..%2f..%2fetc", "%00", "x" * 5000, "spec.json"]
+)
 @asynchronous
 async def test_a_job_that_is_not_there_is_404_whatever_its_id(tmp_path: Path, job_id: str) -> None:
     async with serving(tmp_path, models=MODELS) as server:
