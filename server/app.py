@@ -7,6 +7,7 @@ from tornado.routing import Rule
 from tornado.web import Application, RequestHandler, url
 
 from server.handlers.base import NotFoundHandler
+from server.handlers.console import ConsoleHandler
 from server.handlers.door import Door
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
 from server.handlers.health import HealthHandler, ReadyHandler
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 PING_SECONDS = 20  # between pings on a WebSocket; a peer that answers none of them is gone
 
 ROUTES: list[Rule] = [
+    url(r"/", ConsoleHandler),
+    url(r"/static/(.+)", ConsoleHandler),
     url(r"/healthz", HealthHandler),
     url(r"/readyz", ReadyHandler),
     url(r"/metrics", MetricsHandler),

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import structlog
 
 from pipeline.eventlog import Feed
+from pipeline.messages import Failure, Result
 from pipeline.presets import MODELS
 from pipeline.runtime import Runtime
 from pipeline.streams import Streams
@@ -17,6 +18,7 @@ from server.access import Access
 from server.catalogue import describe_change, describe_model, list_models, list_presets
 from server.metrics import Metrics
 from server.options import Options
+from server.recent import remember
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +68,12 @@ class Services:
 
     def __post_init__(self) -> None:
         self.metrics.watch(self.runtime, self.streams, self.sockets)
-        self.streams.on_outcome = self.metrics.outcome
+        self.streams.on_outcome = self._hear
         self.runtime.context.announce = self._announce
+
+    def _hear(self, outcome: Result | Failure) -> None:
+        self.metrics.outcome(outcome)
+        remember(self.runtime.context.state(outcome.model), outcome)
 
     def _announce(self, model: str) -> None:
         """A stage says that a model's state has changed: the feed tells how it is now."""

@@ -60,17 +60,21 @@ class Door(RequestHandler):
         """Raises Forbidden or Unauthorized."""
         if self.open_to_all:
             return
-        access, headers = self.services.access, self.request.headers
-        access.check_host(self.request.host)
-        access.check_origin(headers.get("Origin"), self.request.host)
+        self.check_site()
         if self.request.method != "OPTIONS":
-            self.owner = access.owner(headers, self.offered_key())
+            self.owner = self.services.access.owner(self.request.headers, self.offered_key())
+
+    def check_site(self) -> None:
+        """Raises Forbidden for a Host that is not served here, and for another site's page."""
+        access, host = self.services.access, self.request.host
+        access.check_host(host)
+        access.check_origin(self.request.headers.get("Origin"), host)
 
     def log_fields(self) -> dict[str, Any]:
         """What the access log says beside what it says of every request."""
         return {}
 
-    def compute_etag(self) -> None:
+    def compute_etag(self) -> str | None:
         """None: what changes from one moment to the next is not to be cached, and hashing it costs."""
 
     def offered_key(self) -> str | None:
