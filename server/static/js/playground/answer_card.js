@@ -37,7 +37,7 @@ export class AnswerCard {
     this.text = h('div', { class: 'answer-text', tabindex: 0, role: 'region', 'aria-label': `Answer of ${answer.model}`, on: { scroll: () => this.#scrolled() } });
     this.numbers = Object.fromEntries(['First token', 'Tokens/s', 'In / out', 'Time'].map((name) => [name, h('dd', {}, '–')]));
     this.element = h('article', { class: 'answer', 'aria-labelledby': title },
-      h('header', {}, h('h3', { id: title, class: 'clip', title: answer.model }, answer.model), this.copy, this.state, this.stop),
+      h('header', {}, h('h2', { id: title, class: 'clip', title: answer.model }, answer.model), this.copy, this.state, this.stop),
       this.note, this.error, this.text,
       h('footer', {}, h('dl', { class: 'numbers' }, Object.entries(this.numbers).map(([name, value]) => h('div', {}, h('dt', {}, name), value)))));
     this.onChange = () => onNextFrame(this.#draw);
