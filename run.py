@@ -16,7 +16,9 @@ import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from infraforge_runner.watch import Watch
+from infraforge_runner.presets import HYPERPOD
+from infraforge_runner.runner import DataInUse, Home, JobRunner
+from infraforge_runner.watch import Watch, Watcher
 from pipeline import plugins
 from pipeline.presets import MODELS, UnusablePipeline, pipeline_kind
 from pipeline.runtime import Runtime
@@ -26,12 +28,14 @@ from server import logs
 from server.access import Access
 from server.app import make_app
 from server.options import Options, parse
+from server.served import ServedModels
 from server.services import Services
 
 log = structlog.get_logger("forgeline")
 
 HEADER_SECONDS = 60  # for the headers of a request to come, and for an idle connection to ask again
 MAX_HEADERS = 65_536  # bytes
+GENERATED_PRESETS = "presets"  # the folder, under --data, of the models that deploys have made available
 LAST_WORDS = 2.0  # seconds for what has been answered to be written
 
 
@@ -56,7 +60,7 @@ def check_presets(folder: Path) -> int:
     """Says every fault of a folder of presets, with file and line. 1 where there is one."""
     if not folder.is_dir():
         raise CannotStart(f"{folder} is no folder")
-    store = PresetStore([folder], [MODELS, pipeline_kind(plugins.load().check_stage)])
+    store = PresetStore([folder], [MODELS, pipeline_kind(plugins.load().check_stage), HYPERPOD])
     store.reload()
     for fault in store.snapshot.faults:
         print(fault)
@@ -80,10 +84,13 @@ async def serve(options: Options) -> None:
 @asynccontextmanager
 async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
     """A server that serves, and its address; at the end it drains. Raises what `main` tells as exit code 2."""
-    services = make_services(options)
-    watch = Watch([options.presets, *filter(None, [options.api_keys_file])], services.look_at_files)
+    watcher = Watcher()
+    services = make_services(options, watcher)
+    watched = [options.presets, options.data / GENERATED_PRESETS, *filter(None, [options.api_keys_file])]
+    watch = Watch(watcher, watched, services.look_at_files)
     try:
         await services.runtime.start()
+        start_jobs(services.jobs, options)
         sockets = listen(options)
         server = HTTPServer(
             make_app(services),
@@ -95,6 +102,7 @@ async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
         )
         server.add_sockets(sockets)
         watch.start()
+        services.put_models_right()
         services.ready = True
         try:
             yield services, address_of(sockets[0])
@@ -102,23 +110,50 @@ async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
             await watch.close()
             await drain(server, services)
     finally:
+        await services.served.close()
+        await services.jobs.close()
+        watcher.close()
         await services.runtime.close()
 
 
-def make_services(options: Options) -> Services:
+def make_services(options: Options, watcher: Watcher) -> Services:
     if not options.presets.is_dir():
         raise CannotStart(f"--presets {options.presets} is no folder")
     try:
         access = Access(options.keys, options.api_keys_file, options.allow_host, options.allow_origin)
     except OSError as error:
         raise CannotStart(f"--api-keys-file {options.api_keys_file} can't be read: {error.strerror}") from error
-    runtime = Runtime(plugins.load(), [options.presets])
+    generated = options.data / GENERATED_PRESETS
+    runtime = Runtime(plugins.load(), [options.presets, generated], [HYPERPOD])
+    jobs = JobRunner(home_of(options), watcher, lambda: runtime.store.snapshot.of(HYPERPOD))
     return Services(
         options,
         access,
         runtime,
         Streams(runtime, max_streams=options.max_streams, keep=options.stream_keep, grace=options.grace),
+        jobs,
+        ServedModels(generated, jobs.stacks, runtime),
     )
+
+
+def home_of(options: Options) -> Home:
+    return Home(
+        options.data,
+        options.presets,
+        options.infraforge,
+        at_once=options.jobs_at_once,
+        keep_jobs=options.keep_jobs,
+        keep_days=options.keep_days,
+    )
+
+
+def start_jobs(jobs: JobRunner, options: Options) -> None:
+    try:
+        jobs.start()
+    except DataInUse as error:
+        raise CannotStart(f"--data: {error}") from error
+    except OSError as error:
+        raise CannotStart(f"--data {options.data} can't be used: {error.strerror}") from error
 
 
 def listen(options: Options) -> list[socket]:

@@ -2,9 +2,15 @@
 
     ForgelineError
     ├── InvalidRequest          the request is wrong, whoever would answer it
+    │   └── UnknownPreset
     ├── NotFound
     │   ├── UnknownModel
-    │   └── UnknownStream
+    │   ├── UnknownStream
+    │   └── UnknownJob
+    ├── Conflict                right in itself, but not beside what is there already
+    │   ├── StackLocked         another job is at work on this stack
+    │   ├── IdempotencyConflict this key was used for another request
+    │   └── JobFinished         too late for that
     ├── RateLimited             come back later: our limits, or the provider's
     ├── ModelError              the provider failed
     ├── ModelNotDeployed        the model has to be deployed first
@@ -49,6 +55,10 @@ class InvalidRequest(ForgelineError):
     code = "invalid_request"
 
 
+class UnknownPreset(InvalidRequest):
+    code = "unknown_preset"
+
+
 class NotFound(ForgelineError):
     code = "not_found"
 
@@ -59,6 +69,26 @@ class UnknownModel(NotFound):
 
 class UnknownStream(NotFound):
     code = "unknown_stream"
+
+
+class UnknownJob(NotFound):
+    code = "unknown_job"
+
+
+class Conflict(ForgelineError):
+    code = "conflict"
+
+
+class StackLocked(Conflict):
+    code = "stack_locked"
+
+
+class IdempotencyConflict(Conflict):
+    code = "idempotency_conflict"
+
+
+class JobFinished(Conflict):
+    code = "job_finished"
 
 
 class RateLimited(ForgelineError):

@@ -11,10 +11,20 @@ from server.handlers.console import ConsoleHandler
 from server.handlers.door import Door
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
 from server.handlers.health import HealthHandler, ReadyHandler
+from server.handlers.hyperpod import (
+    CancelHandler,
+    DeployHandler,
+    DestroyHandler,
+    HyperPodPresetsHandler,
+    JobHandler,
+    JobsHandler,
+    StacksHandler,
+)
 from server.handlers.inference import EmdHandler, ModelHandler, MultiInferenceHandler, StreamHandler
+from server.handlers.joblogs import JobLogsHandler
 from server.handlers.metrics import MetricsHandler
 from server.handlers.models import ModelsHandler
-from server.handlers.socket import SocketHandler, StreamSocketHandler
+from server.handlers.socket import LogSocketHandler, SocketHandler, StreamSocketHandler
 from server.handlers.streams import StreamsHandler
 from server.services import Services
 
@@ -37,8 +47,17 @@ ROUTES: list[Rule] = [
     url(r"/api/multi-inference", MultiInferenceHandler),
     url(r"/api/stream/([^/]+)", StreamHandler),
     url(r"/api/streams/([^/]+)", StreamsHandler),
+    url(r"/api/hyperpod/deploy", DeployHandler),
+    url(r"/api/hyperpod/destroy", DestroyHandler),
+    url(r"/api/hyperpod/presets", HyperPodPresetsHandler),
+    url(r"/api/hyperpod/stacks", StacksHandler),
+    url(r"/api/hyperpod/jobs", JobsHandler),
+    url(r"/api/hyperpod/jobs/([^/]+)", JobHandler),
+    url(r"/api/hyperpod/jobs/([^/]+)/cancel", CancelHandler),
+    url(r"/api/hyperpod/jobs/([^/]+)/logs", JobLogsHandler),
     url(r"/ws", SocketHandler),
     url(r"/ws/stream/([^/]+)", StreamSocketHandler),
+    url(r"/ws/hyperpod/jobs/([^/]+)/logs", LogSocketHandler),
 ]
 
 

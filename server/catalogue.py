@@ -7,6 +7,9 @@ from typing import Any
 
 import msgspec
 
+from infraforge_runner.presets import HyperPodPreset
+from infraforge_runner.rendering import render
+from infraforge_runner.stacks import Stack
 from pipeline.presets import ModelPreset
 from pipeline.providers.emd import Emd, deploy_command
 from pipeline.providers.emd_stacks import Deployment
@@ -113,3 +116,41 @@ def describe_change(change: Change) -> dict[str, Any]:
     if change.fault is not None:
         told["error"] = str(change.fault)
     return told
+
+
+def describe_hyperpod_preset(name: str, preset: HyperPodPreset) -> dict[str, Any]:
+    """A preset of the catalogue: what it makes where nothing is overridden, and what may be."""
+    rendered = render(preset, name, {})
+    return {
+        "name": name,
+        "description": preset.description,
+        "summary": {
+            "region": rendered.region,
+            "stack_name": rendered.stack_name,
+            "names": rendered.names,
+            "timeout": preset.timeout,
+            "serves": preset.serves and preset.serves.model,
+        },
+        "overrides": {
+            override: {
+                **msgspec.to_builtins(rule),
+                "rule": rule.rule,
+                "default": rendered.variables.get(rule.env),
+            }
+            for override, rule in sorted(preset.overrides.items())
+        },
+    }
+
+
+def describe_stack(stack: Stack) -> dict[str, Any]:
+    """What stands, as far as we know: our last deploy says so."""
+    return {
+        "stack_name": stack.stack_name,
+        "region": stack.region,
+        "preset": stack.preset,
+        "state": stack.state,
+        "since": stack.since,
+        "job_id": stack.job_id,
+        "outputs": stack.outputs,
+        "serves": stack.serves and stack.serves.model,
+    }

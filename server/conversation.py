@@ -18,9 +18,10 @@ from pipeline.streams import Stream
 from server.accesslog import describe_stream
 from server.delivery import deliver
 from server.errors import describe
+from server.joblogs import Beginning, follow
 from server.requests import Arrival, Asked, decode_body, parse_inference, parse_multi_inference
 from server.services import Services
-from server.sinks import SocketSink, SocketWriter
+from server.sinks import LogSocketSink, SocketSink, SocketWriter
 from server.subscription import Subscription
 from server.wire import Tag
 
@@ -70,6 +71,7 @@ class Conversation:
             "infer": self._infer,
             "resume": self._resume,
             "cancel": self._cancel,
+            "tail": self._tail,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
         }
@@ -94,6 +96,14 @@ class Conversation:
             self._begin_stream(None, [model], parse_inference(body, self._arrival(), self._services.options.max_frames))
         except ForgelineError as error:
             self._tell(None, error)
+
+    def follow_log(self, job_id: str, beginning: Beginning) -> asyncio.Task[None]:
+        """Begins to send a job's log, on a socket that carries nothing else; done when all is sent that it will be."""
+        return self._start(None, _Talk(), partial(self._follow_log, job_id=job_id, beginning=beginning))
+
+    def refuse(self, sentence: str) -> None:
+        """Answers a message on a socket that takes none."""
+        self._tell(None, InvalidRequest(sentence))
 
     def pause(self) -> Awaitable[None] | None:
         """To be awaited before more is read from a client that leaves too many errors untaken."""
@@ -150,6 +160,15 @@ class Conversation:
         else:
             talk.end(Cancelled("The client cancelled this."))
 
+    def _tail(self, tag: Tag, body: dict[str, Any]) -> None:
+        _only(body, "job_id", "from", "lines")
+        job_id, beginning = body.get("job_id"), Beginning.of(body, "lines")
+        if not isinstance(job_id, str):
+            raise InvalidRequest("job_id: expected the id of a job.")
+        self._services.jobs.get(job_id)
+        self._make_room(tag)
+        self._start(tag, _Talk(), partial(self._follow_log, job_id=job_id, beginning=beginning))
+
     def _subscribe(self, tag: Tag, body: dict[str, Any]) -> None:
         subscription = Subscription.parse(self._services, body)
         self._make_room(tag)
@@ -173,14 +192,22 @@ class Conversation:
         if len(self._talks) >= MAX_AT_ONCE:
             raise RateLimited(f"One socket carries {MAX_AT_ONCE} streams at once; wait for one to end.")
 
-    def _start(self, tag: Tag | None, talk: _Talk, work: Work) -> None:
+    def _start(self, tag: Tag | None, talk: _Talk, work: Work) -> asyncio.Task[None]:
         self._talks[tag] = talk
         talk.task = asyncio.create_task(self._run(tag, talk, work(tag, talk)), name=f"socket {self._request_id} {tag}")
+        return talk.task
 
     async def _follow(self, tag: Tag | None, talk: _Talk, stream: Stream, after: int) -> None:
         with stream.attach(after) as cursor:
             cursor.on_cut = partial(talk.end, SlowReader("This reader was too far behind and was cut off."))
             await deliver(cursor, SocketSink(self._writer, tag, stream.models[0]), self._services.options.heartbeat)
+
+    async def _follow_log(self, tag: Tag | None, talk: _Talk, job_id: str, beginning: Beginning) -> None:
+        jobs = self._services.jobs
+        with await follow(jobs, job_id, beginning) as cursor:
+            await deliver(cursor, LogSocketSink(self._writer, tag, job_id), self._services.options.heartbeat)
+        await self._writer.send_message({"type": "job", **jobs.get(job_id).described()}, tag)
+        await self._writer.send_message({"type": "complete"}, tag)
 
     async def _run(self, tag: Tag | None, talk: _Talk, work: Coroutine[Any, Any, None]) -> None:
         """One talk to its end, however that comes."""

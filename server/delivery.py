@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from pipeline.eventlog import Cursor
 from pipeline.messages import Failure, Result
 from pipeline.silence import SilenceTimer
 from pipeline.streams import Record
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
 
-class Sink(Protocol):
+
+class Cursor(Protocol[T_co]):
+    """A reader's place in a log: of a stream's records, or of a job's output."""
+
+    position: int
+
+    @property
+    def ended(self) -> bool: ...
+
+    async def read(self) -> Sequence[T_co]:
+        """What came since the last read; waits where that is nothing. Empty when `nudge`d, and at the end."""
+        ...
+
+    def nudge(self) -> None: ...
+
+
+class Sink(Protocol[T_contra]):
     """Where events go. Both wait until the client has room for more."""
 
-    async def write(self, batch: Sequence[Record], first: int) -> None:
-        """`first` is the seq of the batch's first record."""
+    async def write(self, batch: Sequence[T_contra], first: int) -> None:
+        """`first` is the position of the batch's first record: its seq, in a stream."""
         ...
 
     async def heartbeat(self) -> None: ...
 
 
-async def deliver(cursor: Cursor[Record], sink: Sink, heartbeat: float) -> None:
-    """Writes what the cursor reads, to the stream's end; a heartbeat after so many seconds of silence."""
+async def deliver(cursor: Cursor[T], sink: Sink[T], heartbeat: float) -> None:
+    """Writes what the cursor reads, to the log's end; a heartbeat after so many seconds of silence."""
     with SilenceTimer(heartbeat, cursor.nudge) as timer:
         while not cursor.ended:
             first = cursor.position

@@ -57,6 +57,7 @@ STATUS: Mapping[type[ForgelineError], int] = {
     NotAcceptable: 406,
     RequestTimeout: 408,
     TooLarge: 413,
+    errors.Conflict: 409,
     UnsupportedMediaType: 415,
     ClientLeft: 499,
     errors.RateLimited: 429,

@@ -6,7 +6,7 @@ Labels are bounded: a model is one that a preset defines, an address its handler
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,6 +19,8 @@ from prometheus_client import (
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from infraforge_runner.job import Job, State
+from infraforge_runner.runner import JobRunner
 from pipeline.messages import Failure, Result
 from pipeline.runtime import Runtime
 from pipeline.stages.circuit_breaker import Breaker
@@ -31,6 +33,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MILLISECONDS = 1000
 
 SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
+JOBS = (1, 5, 15, 60, 300, 600, 1200, 1800, 2700, 3600, 5400, 7200, 14400)
 LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
@@ -86,6 +89,14 @@ class Metrics:
             registry=registry,
         )
 
+        self._job_duration = Histogram(
+            "forgeline_job_duration_seconds",
+            "From the start of a deploy job to its end.",
+            ("action", "status"),
+            buckets=JOBS,
+            registry=registry,
+        )
+
     def request(self, address: str, method: str, status: int) -> None:
         self._requests.labels(address, method, status).inc()
 
@@ -111,9 +122,15 @@ class Metrics:
         for direction in ("input", "output"):
             self._tokens.labels(metadata["model"], direction).inc(usage[f"{direction}_tokens"] or 0)
 
-    def watch(self, runtime: Runtime, streams: Streams, sockets: Sized) -> None:
+    def job(self, job: Job) -> None:
+        """A job made a step."""
+        result = job.status.result
+        if job.is_finished and result is not None:
+            self._job_duration.labels(job.spec.action, job.status.status).observe(result.duration_seconds)
+
+    def watch(self, runtime: Runtime, streams: Streams, sockets: Sized, jobs: JobRunner) -> None:
         """Reads how these stand, each time that somebody asks."""
-        self.registry.register(_Standing(runtime, streams, sockets))
+        self.registry.register(_Standing(runtime, streams, sockets, jobs))
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
@@ -122,10 +139,11 @@ class Metrics:
 class _Standing(Collector):
     """What is true now, and what the stages have counted of each model."""
 
-    def __init__(self, runtime: Runtime, streams: Streams, sockets: Sized) -> None:
+    def __init__(self, runtime: Runtime, streams: Streams, sockets: Sized, jobs: JobRunner) -> None:
         self._runtime = runtime
         self._streams = streams
         self._sockets = sockets
+        self._jobs = jobs
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("forgeline_open_streams", "Answers under way.", self._streams.running)
@@ -133,6 +151,12 @@ class _Standing(Collector):
         yield CounterMetricFamily(
             "forgeline_readers_cut", "Readers of a stream that lagged and were cut off.", self._streams.readers_cut
         )
+        yield GaugeMetricFamily("forgeline_log_followers", "Followers of the logs of jobs.", self._jobs.followers)
+        jobs = GaugeMetricFamily("forgeline_jobs", "Deploy jobs that are kept, by their status.", labels=["status"])
+        counts = self._jobs.count()
+        for status in get_args(State):
+            jobs.add_metric([status], counts[status])
+        yield jobs
         yield from self._of_models()
 
     def _of_models(self) -> Iterator[Metric]:

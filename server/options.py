@@ -34,6 +34,8 @@ class Options:
     grace: float
     drain: float
     jobs_at_once: int
+    keep_jobs: int
+    keep_days: float
     log_format: str
     api_keys_file: Path | None
     check: Path | None
@@ -112,6 +114,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--grace", "60", "seconds that a resumable stream runs on without a reader", _seconds, "SECONDS")
     add("--drain", "30", "seconds that streams have to end at shutdown", _seconds, "SECONDS")
     add("--jobs-at-once", "4", "deploy jobs that run at once", _positive, "N")
+    add("--keep-jobs", "1000", "finished deploy jobs that are kept", _positive, "N")
+    add("--keep-days", "90", "days that a finished deploy job is kept", _days, "DAYS")
     add("--log-format", "auto", "json, console, or auto: console on a terminal", _log_format, "FORMAT")
     add("--api-keys-file", None, "file of API keys, one a line", _path, "FILE")
     parser.add_argument(
@@ -157,6 +161,10 @@ def _some_seconds(text: str) -> float:
     if value == 0:
         raise argparse.ArgumentTypeError("expected a number of seconds above 0")
     return value
+
+
+def _days(text: str) -> float:
+    return float(_whole(text, 1, 36_500))
 
 
 def _path(text: str) -> Path | None:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from infraforge_runner.job import Job
+from infraforge_runner.runner import JobRunner
 from pipeline.eventlog import Feed
 from pipeline.messages import Failure, Result
 from pipeline.presets import MODELS
@@ -19,8 +21,11 @@ from server.catalogue import describe_change, describe_model, list_models, list_
 from server.metrics import Metrics
 from server.options import Options
 from server.recent import remember
+from server.served import ServedModels
 
 log = structlog.get_logger(__name__)
+
+SNAPSHOT_JOBS = 100  # the newest ones; GET /api/hyperpod/jobs has them all
 
 
 class Answering:
@@ -58,6 +63,8 @@ class Services:
     access: Access
     runtime: Runtime
     streams: Streams
+    jobs: JobRunner
+    served: ServedModels
     feed: Feed = field(default_factory=Feed)
     ready: bool = False
     answering: Answering = field(default_factory=Answering)
@@ -67,13 +74,26 @@ class Services:
     _telling: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.metrics.watch(self.runtime, self.streams, self.sockets)
+        self.metrics.watch(self.runtime, self.streams, self.sockets, self.jobs)
+        self.jobs.on_change = self._tell_job
         self.streams.on_outcome = self._hear
         self.runtime.context.announce = self._announce
 
     def _hear(self, outcome: Result | Failure) -> None:
         self.metrics.outcome(outcome)
         remember(self.runtime.context.state(outcome.model), outcome)
+
+    def _tell_job(self, job: Job) -> None:
+        self.metrics.job(job)
+        if job.is_finished and not job.spec.dry_run:
+            self.put_models_right()
+        self.feed.append("jobs", {"type": "job", **job.described()})
+
+    def put_models_right(self) -> None:
+        try:
+            self.served.put_right()
+        except OSError as error:
+            log.warning("the models that deploys serve can't be put right", error=str(error))
 
     def _announce(self, model: str) -> None:
         """A stage says that a model's state has changed: the feed tells how it is now."""
@@ -107,5 +127,5 @@ class Services:
         if "models" in topics:
             found["models"] = await list_models(self.runtime)
         if "jobs" in topics:
-            found["jobs"] = []
+            found["jobs"] = [job.described() for job in self.jobs.newest(SNAPSHOT_JOBS)]
         return found

@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.web import RequestHandler
 
+from infraforge_runner.tail import LogPart
 from pipeline.messages import Failure
 from pipeline.silence import SilenceTimer
 from pipeline.streams import Record
+from server.logwire import LogSocketEncoder
 from server.wire import HEARTBEAT, Encoder, SocketFormat, Tag, TextEncoder, tagged
 
+T = TypeVar("T")
 
-class ChunkedSink:
+
+class ChunkedSink(Generic[T]):
     """A chunked HTTP answer. A batch is one write, and one flush that waits for the client."""
 
-    def __init__(self, handler: RequestHandler, encoder: Encoder) -> None:
+    def __init__(self, handler: RequestHandler, encoder: Encoder[T]) -> None:
         self._handler = handler
         self._encoder = encoder
 
-    async def write(self, batch: Sequence[Record], first: int) -> None:
+    async def write(self, batch: Sequence[T], first: int) -> None:
         self._handler.write(self._encoder.encode(batch, first))
         await self._handler.flush()
         if isinstance(self._encoder, TextEncoder) and any(isinstance(record, Failure) for record in batch):
@@ -55,12 +59,19 @@ class SocketWriter:
         self._written: asyncio.Future[None] | None = None
         self._silence = SilenceTimer(heartbeat, self._send_heartbeat)
 
+    def frame(self, payload: bytes) -> bytes:
+        return frame(self._opcode, payload)
+
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Waits until the client has taken them. Raises StreamClosedError."""
+        await self.send_frames(b"".join(map(self.frame, payloads)))
+
+    async def send_frames(self, frames: bytes) -> None:
+        """The same, for what is framed already."""
         async with self._turn:
             if self._written is not None:  # the last writer was cancelled, and left its batch in the buffer
                 await asyncio.shield(self._written)
-            self._written = self._stream.write(b"".join(frame(self._opcode, payload) for payload in payloads))
+            self._written = self._stream.write(frames)
             await asyncio.shield(self._written)
             self._written = None
             self._silence.heard()
@@ -70,7 +81,7 @@ class SocketWriter:
 
     def _send_heartbeat(self) -> None:
         if not self._stream.writing() and not self._stream.closed():
-            self._stream.write(frame(self._opcode, self.format.pack(HEARTBEAT)))
+            self._stream.write(self.frame(self.format.pack(HEARTBEAT)))
 
     def __enter__(self) -> Self:
         self._silence.__enter__()
@@ -89,6 +100,29 @@ class SocketSink:
 
     async def write(self, batch: Sequence[Record], first: int) -> None:
         await self._writer.send(self._encode(batch, first))
+
+    async def heartbeat(self) -> None:
+        pass
+
+
+class LogSocketSink:
+    """A job's log on a WebSocket. Where it has no id of the client's, a part is framed once for all such sockets."""
+
+    def __init__(self, writer: SocketWriter, tag: Tag | None, job_id: str) -> None:
+        self._writer = writer
+        self._encode = LogSocketEncoder(writer.format.content_type, tag, job_id)
+        self._is_shared = tag is None
+
+    async def write(self, batch: Sequence[LogPart], first: int) -> None:
+        await self._writer.send_frames(b"".join(map(self._frame, batch)))
+
+    def _frame(self, part: LogPart) -> bytes:
+        if self._is_shared:
+            return part.encoded_as(("frame", self._writer.format.content_type), self._make_frame)
+        return self._make_frame(part)
+
+    def _make_frame(self, part: LogPart) -> bytes:
+        return self._writer.frame(self._encode(part))
 
     async def heartbeat(self) -> None:
         pass

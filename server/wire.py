@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgpack
 import msgspec
@@ -60,12 +60,15 @@ def tagged(message: Mapping[str, Any], tag: Tag | None) -> dict[str, Any]:
 HEARTBEAT = {"type": "heartbeat"}
 
 
-class Encoder(Protocol):
-    """A format of events. `first` is the seq of the batch's first record."""
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Encoder(Protocol[T_contra]):
+    """A format of events. `first` is the position of the batch's first record: its seq, in a stream."""
 
     heartbeat: bytes
 
-    def encode(self, batch: Sequence[Record], first: int) -> bytes: ...
+    def encode(self, batch: Sequence[T_contra], first: int) -> bytes: ...
 
 
 class SseEncoder:
@@ -129,7 +132,7 @@ class TextEncoder:
         return "".join(record for record in batch if isinstance(record, str)).encode()
 
 
-ENCODERS: dict[str, Callable[[str], Encoder]] = {
+ENCODERS: dict[str, Callable[[str], Encoder[Record]]] = {
     SSE: SseEncoder,
     NDJSON: NdjsonEncoder,
     MSGPACK_EVENTS: MsgpackEncoder,

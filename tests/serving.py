@@ -173,6 +173,7 @@ def sse_events(content: bytes) -> list[dict[str, Any]]:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         event = json.loads(fields["data"])
         assert fields["event"] == event["type"]
-        assert fields.get("id") == (str(event["seq"]) if "seq" in event else None)
+        position = event.get("seq", event.get("next_offset"))
+        assert fields.get("id") == (None if position is None else str(position))
         events.append(event)
     return events

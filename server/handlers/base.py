@@ -9,6 +9,7 @@ from typing import Any
 
 from tornado.web import stream_request_body
 
+from infraforge_runner.tail import LogCursor
 from pipeline.errors import ForgelineError, NotFound
 from pipeline.eventlog import Cursor
 from pipeline.streams import Record
@@ -35,7 +36,7 @@ class ApiHandler(Door):
 
     def initialize(self) -> None:
         super().initialize()
-        self.cursor: Cursor[Record] | None = None
+        self.cursor: Cursor[Record] | LogCursor | None = None
         self._body = bytearray()
         self._received = 0
         self._last_byte = time.monotonic()

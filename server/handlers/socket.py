@@ -12,15 +12,17 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import stream_request_body
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
+from infraforge_runner.logfile import LogFile
 from pipeline.errors import InvalidRequest
 from server.conversation import Conversation
 from server.errors import MethodNotAllowed, Unauthorized
 from server.handlers.door import Door
+from server.joblogs import Beginning
 from server.sinks import SocketWriter
 from server.wire import SOCKET_FORMATS
 
 KEY_PROTOCOL = "forgeline.key."
-TRY_LATER, GOING_AWAY = 1013, 1001
+NORMAL, GOING_AWAY, TRY_LATER = 1000, 1001, 1013
 
 
 @stream_request_body  # or Tornado would hold a body in memory, however large
@@ -34,12 +36,13 @@ class SocketHandler(Door, WebSocketHandler):
         self._conversation: Conversation | None = None
         self._end = ExitStack()
 
-    def prepare(self) -> None:
+    def prepare(self) -> Awaitable[None] | None:
         self.admit()
         if self.request.method != "GET":
             raise MethodNotAllowed("This address does not take this method.")
         if not _is_handshake(self.request.headers):
             raise InvalidRequest("This address is a WebSocket's: expected the headers of its handshake, and no body.")
+        return None
 
     def data_received(self, chunk: bytes) -> None:
         """Throws it away: who sends a body has been refused."""
@@ -100,6 +103,29 @@ class StreamSocketHandler(SocketHandler):
 
     def receive(self, conversation: Conversation, message: str | bytes) -> None:
         conversation.receive_request(self.open_args[0], message)
+
+
+class LogSocketHandler(SocketHandler):
+    """/ws/hyperpod/jobs/{job_id}/logs: begins by itself, and closes when all is sent."""
+
+    address = "/ws/hyperpod/jobs/{job_id}/logs"
+
+    async def prepare(self) -> None:
+        """What is wrong with the address is told before the handshake, as HTTP has it."""
+        super().prepare()
+        jobs, job_id = self.services.jobs, self.path_args[0]
+        arguments = {name: self.get_query_argument(name, None) for name in ("from", "lines")}
+        with LogFile(jobs.log_path(job_id)) as file:
+            self._offset = await Beginning.of_query(arguments, "lines").within(file, file.size())
+
+    def open(self, *args: str) -> None:
+        super().open(*args)
+        if self._conversation is not None:
+            sent = self._conversation.follow_log(args[0], Beginning(self._offset))
+            sent.add_done_callback(lambda _: self.close(NORMAL))
+
+    def receive(self, conversation: Conversation, message: str | bytes) -> None:
+        conversation.refuse("This address takes no messages: it sends a log.")
 
 
 def _is_handshake(headers: HTTPHeaders) -> bool:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from infraforge_runner import watch
-from infraforge_runner.watch import Watch
+from infraforge_runner.watch import Watch, Watcher
 from tests.aio import asynchronous, comes_true
 
 SOON = 1.0  # seconds
+NEVER = 1000.0
 
 
 class Looks:
     """Counts looks, and lets a test wait for one that began after a moment."""
+
+    watch: Watch
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,19 +42,17 @@ class Looks:
 
 
 @asynccontextmanager
-async def watching(*paths: Path) -> AsyncIterator[Looks]:
+async def watching(*paths: Path, anyway: float = NEVER, only_writes: bool = False) -> AsyncIterator[Looks]:
+    """By events alone, unless `anyway` says otherwise."""
     looks = Looks()
-    watched = Watch(paths, looks.look)
-    watched.start()
+    watcher = Watcher()
+    looks.watch = Watch(watcher, paths, looks.look, anyway=anyway, only_writes=only_writes)
+    looks.watch.start()
     try:
         yield looks
     finally:
-        await watched.close()
-
-
-@pytest.fixture(autouse=True)
-def _only_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LOOK_ANYWAY", 1000.0)
+        await looks.watch.close()
+        watcher.close()
 
 
 def rename_over(path: Path) -> None:
@@ -109,7 +110,8 @@ async def test_a_burst_is_few_looks_and_the_last_of_them_sees_all(tmp_path: Path
     async def look() -> None:
         seen.append(path.read_text())
 
-    watched = Watch([tmp_path], look)
+    watcher = Watcher()
+    watched = Watch(watcher, [tmp_path], look, anyway=NEVER)
     watched.start()
     for number in range(1000):
         path.write_text(f"{number:4}")
@@ -117,6 +119,7 @@ async def test_a_burst_is_few_looks_and_the_last_of_them_sees_all(tmp_path: Path
             await asyncio.sleep(0)
     await comes_true(lambda: seen and seen[-1] == " 999")
     await watched.close()
+    watcher.close()
     assert len(seen) < 50
 
 
@@ -132,35 +135,33 @@ async def test_looking_does_not_make_it_look_again(tmp_path: Path) -> None:
         path.read_text()
         os.listdir(tmp_path)
 
-    watched = Watch([tmp_path], look)
+    watcher = Watcher()
+    watched = Watch(watcher, [tmp_path], look, anyway=NEVER)
     watched.start()
     path.write_text("y")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(comes_true(lambda: looks >= 3), 0.5)
     await watched.close()
+    watcher.close()
     assert looks >= 1
 
 
 @asynchronous
-async def test_it_looks_anyway_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LOOK_ANYWAY", 0.02)
-    async with watching(tmp_path / "not there yet") as looks:
+async def test_it_looks_anyway_now_and_then(tmp_path: Path) -> None:
+    async with watching(tmp_path / "not there yet", anyway=0.02) as looks:
         for _ in range(3):
             await looks.next()
 
 
 @asynchronous
-async def test_what_is_not_there_yet_is_watched_once_it_has_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "LOOK_ANYWAY", 0.02)
+async def test_what_is_not_there_yet_is_watched_once_it_has_come(tmp_path: Path) -> None:
     root = tmp_path / "later"
-    async with watching(root) as looks:
+    async with watching(root, anyway=0.02) as looks:
         await looks.next()
         root.mkdir()
         await looks.next()
         await looks.next()
-        monkeypatch.setattr(watch, "LOOK_ANYWAY", 1000.0)
+        looks.watch.anyway = NEVER
         await looks.next()
         (root / "file.yaml").write_text("x")
         await looks.next()
@@ -168,15 +169,12 @@ async def test_what_is_not_there_yet_is_watched_once_it_has_come(
 
 @pytest.mark.parametrize("swap", ["link", "folder"])
 @asynchronous
-async def test_a_root_that_was_swapped_for_another_is_watched_like_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: str
-) -> None:
-    monkeypatch.setattr(watch, "LOOK_ANYWAY", 0.02)
+async def test_a_root_that_was_swapped_for_another_is_watched_like_the_first(tmp_path: Path, swap: str) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     root = tmp_path / "root"
     (root.symlink_to if swap == "link" else (tmp_path / "one").rename)(root if swap == "folder" else "one")
-    async with watching(root) as looks:
+    async with watching(root, anyway=0.02) as looks:
         await looks.next()
         if swap == "link":
             (tmp_path / "new").symlink_to("two")
@@ -186,7 +184,7 @@ async def test_a_root_that_was_swapped_for_another_is_watched_like_the_first(
             (tmp_path / "two").rename(root)
         await looks.next()
         await looks.next()
-        monkeypatch.setattr(watch, "LOOK_ANYWAY", 1000.0)
+        looks.watch.anyway = NEVER
         await looks.next()
         (root / "file.yaml").write_text("x")
         await looks.next()
@@ -204,15 +202,12 @@ async def test_a_look_that_fails_is_not_the_last(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("root", ["link to itself", "link to nowhere", "a file", "under a file"])
 @asynchronous
-async def test_a_root_that_is_no_folder_is_nothing_to_stumble_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
-) -> None:
-    monkeypatch.setattr(watch, "LOOK_ANYWAY", 0.02)
+async def test_a_root_that_is_no_folder_is_nothing_to_stumble_over(tmp_path: Path, root: str) -> None:
     (tmp_path / "link to itself").symlink_to("link to itself")
     (tmp_path / "link to nowhere").symlink_to("nowhere")
     (tmp_path / "a file").write_text("x")
     path = tmp_path / "a file" / "x" if root == "under a file" else tmp_path / root
-    async with watching(path, tmp_path / "a file") as looks:
+    async with watching(path, tmp_path / "a file", anyway=0.02) as looks:
         for _ in range(3):
             await looks.next()
 
@@ -224,3 +219,45 @@ async def test_closing_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None
         async with watching(tmp_path):
             (tmp_path / "file.yaml").write_text("x")
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@asynchronous
+async def test_two_watches_of_one_folder_are_told_alike_and_one_that_ends_takes_nothing_from_the_other(
+    tmp_path: Path,
+) -> None:
+    watcher, one, other = Watcher(), Looks(), Looks()
+    first = Watch(watcher, [tmp_path], one.look, anyway=NEVER)
+    second = Watch(watcher, [tmp_path], other.look, anyway=NEVER)
+    first.start()
+    second.start()
+    (tmp_path / "file.yaml").write_text("x")
+    await asyncio.gather(one.next(), other.next())
+    await first.close()
+    await asyncio.sleep(0)
+    (tmp_path / "file.yaml").write_text("y")
+    await other.next()
+    await second.close()
+    watcher.close()
+
+
+@asynchronous
+async def test_of_a_folder_that_is_written_to_renames_and_folders_in_it_are_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    async with watching(tmp_path, only_writes=True) as looks:
+        (tmp_path / "log").touch()
+        (tmp_path / "log").rename(tmp_path / "other")
+        (tmp_path / "folder" / "file").write_text("x")
+        with pytest.raises(TimeoutError):
+            await looks.next(0.2)
+        (tmp_path / "other").write_text("x")
+        await looks.next(0.2)
+
+
+@asynchronous
+async def test_a_watch_that_never_began_costs_nothing_and_closes(tmp_path: Path) -> None:
+    before = threading.active_count()
+    watcher = Watcher()
+    watch = Watch(watcher, [tmp_path], Looks().look)
+    assert threading.active_count() == before
+    await watch.close()
+    watcher.close()

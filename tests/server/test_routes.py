@@ -11,6 +11,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.web import Application
 
 import run
+from infraforge_runner.watch import Watcher
 from server.app import ROUTES, make_app
 from server.options import parse
 from tests.serving import says, write_presets
@@ -19,7 +20,8 @@ from tests.serving import says, write_presets
 @pytest.fixture
 def app(tmp_path: Path) -> Application:
     write_presets(tmp_path, {"echo": says("echo")})
-    return make_app(run.make_services(parse(["--presets", str(tmp_path)], {})))
+    options = parse(["--presets", str(tmp_path), "--data", str(tmp_path / "data")], {})
+    return make_app(run.make_services(options, Watcher()))
 
 
 @pytest.mark.gen_test

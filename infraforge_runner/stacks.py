@@ -1,0 +1,81 @@
+"""What live deploys have left standing, one file for each stack: `<data>/stacks/<region>/<stack>.json`.
+
+A file is written when a deploy begins and when it ends, and removed by the destroy that succeeds. It holds what that
+destroy needs: the configuration that the stack was last deployed with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from infraforge_runner.directory import replace_file
+from infraforge_runner.presets import Serves
+
+log = structlog.get_logger(__name__)
+
+
+class Stack(Struct, frozen=True, kw_only=True):
+    """`state`: `standing` after a deploy that succeeded; `uncertain` while one runs, and after one that did not.
+
+    `since` is when the stack was first deployed with success, None where it never was; `job_id` the job that deployed
+    it last. `config` and `variables` are what that job's script got.
+    """
+
+    stack_name: str
+    region: str
+    preset: str
+    job_id: str
+    since: str | None
+    state: Literal["standing", "uncertain"]
+    config: dict[str, Any]
+    variables: dict[str, str]
+    outputs: dict[str, str] = {}
+    serves: Serves | None = None
+
+
+class Stacks:
+    """The files under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    def of(cls, job: Path) -> Stacks:
+        """Those of the data folder that this job's directory is in."""
+        return cls(job.parent.parent / "stacks")
+
+    def get(self, region: str, stack_name: str) -> Stack | None:
+        """None where no deploy of ours has left anything. Raises OSError, msgspec.DecodeError."""
+        try:
+            return msgspec.json.decode(self._path(region, stack_name).read_bytes(), type=Stack)
+        except FileNotFoundError:
+            return None
+
+    def all(self) -> list[Stack]:
+        """By region and name."""
+        found = []
+        for path in sorted(self._folder.glob("*/*.json")):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=Stack))
+            except (OSError, msgspec.DecodeError) as error:
+                log.warning("what is known of a stack can't be read", path=str(path), error=str(error))
+        return found
+
+    def put(self, stack: Stack) -> None:
+        """Raises OSError."""
+        path = self._path(stack.region, stack.stack_name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(path, msgspec.json.encode(stack))
+
+    def remove(self, region: str, stack_name: str) -> None:
+        """Raises OSError."""
+        self._path(region, stack_name).unlink(missing_ok=True)
+
+    def _path(self, region: str, stack_name: str) -> Path:
+        # Both have been held against their patterns: letters, digits and hyphens.
+        return self._folder / region / f"{stack_name}.json"

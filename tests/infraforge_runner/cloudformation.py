@@ -1,0 +1,152 @@
+"""A local AWS for the CDK: moto's server, with a CloudFormation that works as AWS's does where moto's does not.
+
+moto executes a change set at once and in silence: no events of resources, no outputs, no rollback. Here it is executed
+in the background, resource by resource, each with its events; what fails is rolled back; and `gate` can hold it.
+
+    with local_aws() as aws:
+        aws.environment             # what a client of it needs
+        aws.gate.clear()            # stacks stop before their next resource, until it is set
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+from moto.cloudformation import parsing
+from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Event, Stack
+from moto.server import ThreadedMotoServer
+
+KEY = "AKIAFORGELINETEST000"
+GATE = 60.0  # seconds after which a closed gate opens: a test that fails must not hold threads
+
+
+@dataclass
+class LocalAws:
+    url: str
+    region: str = "us-west-2"
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": "forgeline/secret+for/tests",
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+@contextmanager
+def local_aws() -> Iterator[LocalAws]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    aws = LocalAws(f"http://{host}:{port}")
+    aws.gate.set()
+    work = _Work(aws.gate)
+    with (
+        patch.object(CloudFormationBackend, "execute_change_set", work.execute),
+        patch.object(parsing, "parse_and_create_resource", work.create),
+    ):
+        try:
+            yield aws
+        finally:
+            aws.gate.set()
+            work.finish()
+            server.stop()
+
+
+class _Work:
+    """The operations under way. Each has a thread; moto makes resources in the thread that asks for them."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self._gate = gate
+        self._create = parsing.parse_and_create_resource
+        self._local = threading.local()
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def execute(self) -> Any:
+        def execute_change_set(
+            backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None
+        ) -> None:
+            change_set = backend.describe_change_set(change_set_name)
+            assert change_set is not None
+            change_set.execution_status = "EXECUTE_IN_PROGRESS"
+            kind = change_set.change_set_type
+            _tell(change_set.stack, f"{kind}_IN_PROGRESS", "User Initiated")
+            thread = threading.Thread(target=self._apply, args=(change_set, kind))
+            self._threads.append(thread)
+            thread.start()
+
+        return execute_change_set
+
+    @property
+    def create(self) -> Any:
+        def parse_and_create_resource(logical_id: str, resource_json: dict[str, Any], *rest: Any) -> Any:
+            stack = getattr(self._local, "stack", None)
+            if stack is None:
+                return self._create(logical_id, resource_json, *rest)
+            of = logical_id, resource_json["Type"]
+            _tell(stack, "CREATE_IN_PROGRESS", None, *of)
+            self._gate.wait(GATE)
+            try:
+                made = self._create(logical_id, resource_json, *rest)
+            except Exception as error:
+                _tell(stack, "CREATE_FAILED", str(error), *of)
+                raise
+            _tell(stack, "CREATE_COMPLETE", None, *of)
+            return made
+
+        return parse_and_create_resource
+
+    def finish(self) -> None:
+        for thread in self._threads:
+            thread.join(GATE)
+
+    def _apply(self, change_set: ChangeSet, kind: str) -> None:
+        stack = self._local.stack = change_set.stack
+        try:
+            change_set.apply()
+            stack.template = change_set.template
+            stack._parse_template()
+            stack.output_map = stack._create_output_map()
+            _tell(stack, f"{kind}_COMPLETE")
+        except Exception:  # whatever moto makes of what it refuses; the resource's event says it
+            self._roll_back(stack, "" if kind == "CREATE" else "UPDATE_")
+        change_set.execution_status = "EXECUTE_COMPLETE"
+
+    def _roll_back(self, stack: Stack, prefix: str) -> None:
+        failed = [event.logical_resource_id for event in stack.events if event.resource_status == "CREATE_FAILED"]
+        reason = f"The following resource(s) failed to create: [{', '.join(failed)}]. Rollback requested by user."
+        _tell(stack, f"{prefix}ROLLBACK_IN_PROGRESS", reason)
+        if not prefix:
+            stack.resource_map.delete()
+        _tell(stack, f"{prefix}ROLLBACK_COMPLETE")
+
+
+def _tell(
+    stack: Stack, status: str, reason: str | None = None, logical_id: str | None = None, type: str | None = None
+) -> None:
+    """An event of a resource; without one, of the stack, which has this status from now on."""
+    event = Event(
+        stack_id=stack.stack_id,
+        stack_name=stack.name,
+        logical_resource_id=logical_id or stack.name,
+        physical_resource_id=f"{stack.name}-{logical_id}" if logical_id else stack.stack_id,
+        resource_type=type or "AWS::CloudFormation::Stack",
+        resource_status=status,
+        resource_status_reason=reason,
+        resource_properties=None,
+    )
+    stack.events.append(event)
+    if logical_id is None:
+        stack.status = status

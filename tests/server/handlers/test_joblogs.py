@@ -1,0 +1,294 @@
+"""GET /api/hyperpod/jobs/{job_id}/logs: a log as it stands, in every type, and followed as it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from tests.aio import asynchronous, comes_true
+from tests.rawhttp import connected, head
+from tests.server.checks import check_error
+from tests.server.jobs import WrittenJob, written_job
+from tests.serving import Server, serving, sse_events
+
+SSE, NDJSON, TEXT = "text/event-stream", "application/x-ndjson", "text/plain"
+EVENTS = "application/vnd.forgeline.events+msgpack"
+
+LINES = b"one\ntwo\nthree\n"
+
+
+async def logs_of(server: Server, job: WrittenJob, query: str = "") -> dict[str, Any]:
+    answer = await server.get(job.logs + query)
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json.keys() == {"status", "logs"}
+    assert answer.json["status"] == "success"
+    logs: dict[str, Any] = answer.json["logs"]
+    return logs
+
+
+@asynchronous
+async def test_a_job_that_has_not_written_anything_has_an_empty_log(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        empty = {"job_id": job.id, "logs": "", "offset": 0, "next_offset": 0, "complete": False}
+        assert await logs_of(server, job) == empty
+        assert await logs_of(server, job, "?tail=5") == empty
+        assert await logs_of(server, job, "?from=0") == empty
+        assert (await server.get(job.logs, Accept=TEXT)).content == b""
+        job.finish()
+        assert await logs_of(server, job) == empty | {"complete": True}
+
+
+@pytest.mark.parametrize(
+    ("query", "logs", "offset"),
+    [
+        ("", "one\ntwo\nthree\n", 0),
+        ("?tail=2", "two\nthree\n", 4),
+        ("?tail=0", "", 14),
+        ("?tail=1000000", "one\ntwo\nthree\n", 0),
+        ("?from=4", "two\nthree\n", 4),
+        ("?from=14", "", 14),
+    ],
+)
+@asynchronous
+async def test_all_of_it_the_last_lines_or_from_an_offset(tmp_path: Path, query: str, logs: str, offset: int) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        await job.writer.write(LINES)
+        expected = {"job_id": job.id, "logs": logs, "offset": offset, "next_offset": 14, "complete": False}
+        assert await logs_of(server, job, query) == expected
+        plain = await server.get(job.logs + query, Accept=TEXT)
+        assert plain.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert plain.headers["X-Content-Type-Options"] == "nosniff"
+        assert plain.headers["Content-Length"] == str(len(logs))
+        assert plain.content == logs.encode()
+        packed = (await server.get(job.logs + query, Accept="application/msgpack")).unpacked
+        assert packed == {"status": "success", "logs": expected | {"logs": logs.encode()}}
+        job.finish()
+        assert (await logs_of(server, job, query))["complete"] is True
+
+
+@pytest.mark.parametrize("accept", ["application/json", TEXT, SSE])
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("?tail=-1", "tail"),
+        ("?tail=x", "tail"),
+        ("?tail=1.5", "tail"),
+        ("?tail=", "tail"),
+        ("?tail=%2B1", "tail"),
+        ("?tail=²", "tail"),
+        ("?tail=" + "9" * 5000, "tail"),
+        ("?from=-1", "from"),
+        ("?from=0x10", "from"),
+        ("?from=15", "from"),
+        ("?from=1&tail=1", "from, tail"),
+    ],
+)
+@asynchronous
+async def test_a_wrong_place_is_refused_by_name(tmp_path: Path, query: str, name: str, accept: str) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        await job.writer.write(LINES)
+        answer = await server.get(job.logs + query, Accept=accept)
+        check_error(answer, 400, "invalid_request")
+        assert answer.json["error"].startswith(f"{name}: expected ")
+
+
+@pytest.mark.parametrize(
+    "job_id", ["x", "..", "%2e%2e", "..%2f..%2f..%2fetc%2fpasswd", "%00", "a" * 5000, "0" * 36, "%ff", "small%2flog"]
+)
+@asynchronous
+async def test_an_unknown_job_is_404_and_no_id_becomes_a_path(tmp_path: Path, job_id: str) -> None:
+    async with serving(tmp_path) as server, connected(server) as line:
+        answer = await line.ask(None, f"/api/hyperpod/jobs/{job_id}/logs", "GET")
+        if job_id == "%ff":  # no UTF-8: no address of ours
+            check_error(answer, 400, "invalid_request")
+        else:
+            check_error(answer, 404, "unknown_job")
+
+
+@asynchronous
+async def test_what_is_no_utf8_is_replaced_in_json_and_kept_elsewhere(tmp_path: Path) -> None:
+    content = (
+        b"\xffone\xc3(\n\x1b[31mred\x1b[0m <script>alert('&')</script> \"\\\n\r 50 %\r\0 \xf0\x9f\x98\x80 end \xe2\x82"
+    )
+    async with serving(tmp_path) as server, written_job(server) as job:
+        await job.writer.write(content)
+        running = await logs_of(server, job)
+        assert running["logs"] == content[:-2].decode("utf-8", "replace")
+        assert running["next_offset"] == len(content) - 2  # the rest of that character may still come
+        assert (await server.get(job.logs, Accept=TEXT)).content == content
+        job.finish()
+        finished = await logs_of(server, job)
+        assert finished["logs"] == content.decode("utf-8", "replace")
+        assert (finished["next_offset"], finished["complete"]) == (len(content), True)
+        packed = (await server.get(job.logs, Accept="application/msgpack")).unpacked
+        assert packed["logs"]["logs"] == content
+
+
+@asynchronous
+async def test_characters_that_lie_across_two_blocks_are_whole(tmp_path: Path) -> None:
+    content = ("x" + "😀€é" * 40_000).encode()
+    async with serving(tmp_path) as server, written_job(server) as job:
+        await job.writer.write(content)
+        assert (await logs_of(server, job))["logs"] == content.decode()
+
+
+def sparse(job: WrittenJob, size: int) -> bytes:
+    """A log of so many bytes, nearly all of them 0; returns its end."""
+    end = b"\nlast line\n"
+    with job.kept.directory.log.open("wb") as log:
+        log.truncate(size - len(end))
+        log.seek(0, os.SEEK_END)
+        log.write(end)
+    return end
+
+
+@asynchronous
+async def test_the_end_of_a_gigabyte_comes_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        sparse(job, 1_000_000_000)
+        async with asyncio.timeout(0.5):
+            assert (await logs_of(server, job, "?tail=1"))["logs"] == "last line\n"
+            assert (await logs_of(server, job, "?from=999999990"))["offset"] == 999_999_990
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/msgpack", TEXT, SSE, NDJSON, EVENTS])
+@asynchronous
+async def test_a_gigabyte_for_who_reads_nothing_costs_no_memory_and_who_leaves_ends_it(
+    tmp_path: Path, accept: str
+) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        sparse(job, 1_000_000_000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        async with connected(server) as line:
+            await line.send(head(job.logs, "GET", Accept=accept))
+            await line.reader.readexactly(1000)
+            for _ in range(20):
+                assert (await server.get("/healthz")).status == 200
+        await server.services.answering.none_left()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; the client's own are in it
+        assert job.followers == 0
+
+
+@asynchronous
+async def test_a_log_that_grows_while_it_is_sent_ends_where_it_ended_when_it_was_asked_for(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        sparse(job, 5_000_000)
+        async with server.http.get(server.url + job.logs) as response:
+            await job.writer.write(b"more\n")
+            logs = (await response.json())["logs"]
+        assert logs["next_offset"] == 5_000_000
+        assert logs["logs"].endswith("\nlast line\n")
+
+
+@asynchronous
+async def test_a_log_that_shrinks_while_it_is_sent_is_cut_and_never_called_whole(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job, connected(server) as line:
+        sparse(job, 5_000_000)
+        await line.send(head(job.logs, "GET"))
+        await line.reader.readexactly(1000)
+        os.truncate(job.kept.directory.log, 100)
+        assert not (await line.closed()).endswith(b"0\r\n\r\n")
+
+
+async def next_event(response: Any) -> dict[str, Any]:
+    (event,) = sse_events(await response.content.readuntil(b"\n\n"))
+    return event
+
+
+@asynchronous
+async def test_a_log_is_followed_to_the_end_of_its_job(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        async with server.http.get(server.url + job.logs, headers={"Accept": SSE}) as response:
+            assert response.status == 200
+            assert response.headers["Content-Type"] == SSE
+            await job.writer.write(b"one\ntwo\n")
+            assert await next_event(response) == {
+                "type": "log",
+                "job_id": job.id,
+                "offset": 0,
+                "next_offset": 8,
+                "text": "one\ntwo\n",
+            }
+            await job.writer.write(b"no end")
+            job.finish()
+            last, ended, complete = sse_events(await response.read())
+        assert (last["offset"], last["text"]) == (8, "no end")
+        assert ended == {"type": "job", **job.kept.job.described()}
+        assert ended["status"] == "succeeded"
+        assert complete == {"type": "complete"}
+
+
+@pytest.mark.parametrize("accept", [NDJSON, EVENTS])
+@asynchronous
+async def test_other_types_carry_the_same_events(tmp_path: Path, accept: str) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        await job.writer.write(b"\xff one\n")
+        job.finish()
+        answer = await server.get(job.logs, Accept=accept)
+        events = answer.lines if accept == NDJSON else list(msgpack.Unpacker(io.BytesIO(answer.content)))
+        assert [event["type"] for event in events] == ["log", "job", "complete"]
+        assert events[0]["text"] == ("\ufffd one\n" if accept == NDJSON else b"\xff one\n")
+
+
+@asynchronous
+async def test_an_event_source_that_comes_back_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        await job.writer.write(LINES)
+        job.finish()
+        for query in ("", "?tail=1", "?from=0"):
+            answer = await server.get(job.logs + query, Accept=SSE, **{"Last-Event-ID": "4"})
+            assert [event.get("text") for event in answer.events] == ["two\nthree\n", None, None]
+        check_error(await server.get(job.logs, Accept=SSE, **{"Last-Event-ID": "x"}), 400, "invalid_request")
+        check_error(await server.get(job.logs, Accept=SSE, **{"Last-Event-ID": "15"}), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(("query", "text"), [("?tail=1", "three\n"), ("?from=4", "two\nthree\n")])
+@asynchronous
+async def test_following_begins_where_it_was_asked_to(tmp_path: Path, query: str, text: str) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        await job.writer.write(LINES)
+        job.finish()
+        assert (await server.get(job.logs + query, Accept=SSE)).events[0]["text"] == text
+
+
+@asynchronous
+async def test_silence_is_broken_by_heartbeats(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, "--heartbeat", "0.05") as server,
+        written_job(server) as job,
+        server.http.get(server.url + job.logs, headers={"Accept": SSE}) as response,
+    ):
+        for _ in range(3):
+            assert await next_event(response) == {"type": "heartbeat"}
+        await job.writer.write(b"one\n")
+        while (event := await next_event(response))["type"] == "heartbeat":
+            pass
+        assert event["text"] == "one\n"
+
+
+@asynchronous
+async def test_who_leaves_follows_no_more(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        async with connected(server) as line:
+            await line.send(head(job.logs, "GET", Accept=SSE))
+            await line.reader.readuntil(b"\r\n\r\n")
+            assert job.followers == 1
+        await comes_true(lambda: job.followers == 0)
+        await server.services.answering.none_left()
+
+
+@asynchronous
+async def test_the_types_that_there_are(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, written_job(server) as job:
+        check_error(await server.get(job.logs, Accept="image/png"), 406, "not_acceptable")
+        check_error(await server.post(job.logs, {}), 405, "method_not_allowed")
+        assert json.loads((await server.get(job.logs, Accept="*/*")).content)["status"] == "success"
