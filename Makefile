@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run demo-aws test test-slow check format bench schema clean
+.PHONY: run demo-aws test test-slow check format bench schema screenshots clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
@@ -31,6 +31,9 @@ bench: $(VENV)/.local
 
 schema: $(VENV)/.local
 	$(BIN)/python docs/schema/make.py
+
+screenshots: $(VENV)/.test
+	$(BIN)/python docs/screenshots/make.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

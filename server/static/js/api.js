@@ -1,6 +1,6 @@
 // The HTTP side of the API: JSON in, JSON out, and one kind of error that carries the server's own sentence.
 
-import { askForKey, keyHeaders } from './key.js';
+import { askForKey, currentKey, keyHeaders } from './key.js';
 
 export class ApiError extends Error {
   constructor(message, { code = 'offline', status = 0, requestId = null, retryAfter = null } = {}) {
@@ -35,9 +35,10 @@ async function call(method, path, options) {
 /** The answer, once it is a good one. Where a key is wanted, asks for it and asks again. Throws ApiError. */
 async function answerOf(method, path, { body, headers = {} } = {}) {
   for (;;) {
+    const key = currentKey();
     const answer = await ask(method, path, body, headers);
     if (answer.ok) return answer;
-    if (answer.status !== 401 || !(await askForKey())) throw await errorOf(answer);
+    if (answer.status !== 401 || !(await askForKey(key))) throw await errorOf(answer);
   }
 }
 

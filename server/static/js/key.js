@@ -17,8 +17,12 @@ export function keyProtocols() {
   return currentKey() ? [`forgeline.key.${base64url(currentKey())}`] : [];
 }
 
-/** Asks for a key until one is let in. Resolves to whether there is one; several who ask share one dialog. */
-export function askForKey() {
+/**
+ * Asks for a key until one is let in. `refused` is the one that was not: where there is another by now, nobody is asked.
+ * Resolves to whether there is one; several who ask share one dialog.
+ */
+export async function askForKey(refused) {
+  if (currentKey() !== refused) return true;
   asking ??= ask().finally(() => {
     asking = null;
   });
