@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.errors import Cancelled
 from pipeline.messages import Failure, Result
 
 KEPT = 30  # answers of each model
@@ -13,6 +14,8 @@ State = dict[str, Any]  # what a model keeps over reloads: `context.state(model)
 
 
 def remember(state: State, outcome: Result | Failure) -> None:
+    if isinstance(outcome, Failure) and isinstance(outcome.error, Cancelled):
+        return  # that somebody stopped it says nothing about the model
     metadata: Mapping[str, Any] = outcome.envelope["metadata"] if isinstance(outcome, Result) else {}
     state.setdefault("recent", deque(maxlen=KEPT)).append(
         {

@@ -19,8 +19,11 @@ import yaml
 class Serving(Protocol):
     """A server of tests: in this process (tests/serving.py), or in one of its own (tests/processes.py)."""
 
-    url: str
-    http: aiohttp.ClientSession
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def http(self) -> aiohttp.ClientSession: ...
 
 
 def write_hyperpod(

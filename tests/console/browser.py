@@ -100,7 +100,8 @@ async def text_of(page: Page, model: str) -> str:
 async def heap(page: Page) -> int:
     """Bytes that the page's scripts hold, after a collection."""
     session = await page.context.new_cdp_session(page)
-    await session.send("HeapProfiler.collectGarbage")
+    for _ in range(3):  # what one collection finalises, the next can free
+        await session.send("HeapProfiler.collectGarbage")
     used: int = (await session.send("Runtime.getHeapUsage"))["usedSize"]
     await session.detach()
     return used

@@ -9,9 +9,13 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.console.browser import ask, axe, browsing, in_browser
+from tests.jobs import submit, write_hyperpod
 from tests.serving import says, serving
 
 KEYS = {"FORGELINE_API_KEYS": "the key/+é"}
+COLOURS = (
+    "for n in 1 2 3 7 30 31 32 33 34 35 36 37 90 97 41 42 43 44 45 46 47; do printf '\\033[%dmn\\033[0m\\n' $n; done"
+)
 PLACES = ("playground", "clusters", "models")
 
 
@@ -93,6 +97,7 @@ async def test_the_theme_is_the_systems_until_somebody_chooses(tmp_path: Path) -
 async def test_axe_finds_no_fault(tmp_path: Path, theme: str) -> None:
     source = axe()
     models = {"m": says("say:hi; usage:1,1"), "bad": says("fail:unavailable"), "away": {"provider": "no", "model": "x"}}
+    write_hyperpod(tmp_path / "presets", deploy=COLOURS, overrides={"n": {"env": "N", "type": "integer"}})
     # axe comes from elsewhere, which the page's policy rightly refuses.
     options: dict[str, Any] = {"color_scheme": theme, "bypass_csp": True, "reduced_motion": "reduce"}
     async with serving(tmp_path, models=models) as server, browsing(server.url, **options) as page:
@@ -101,7 +106,10 @@ async def test_axe_finds_no_fault(tmp_path: Path, theme: str) -> None:
         await expect(page.locator(".answer .badge")).to_have_text(["Failed", "Done"])
         await page.get_by_text("Settings").click()
         await page.evaluate(source)
-        for place in PLACES:
+        job = await submit(server)
+        await page.goto(f"{server.url}/#/clusters/jobs/{job['job_id']}")
+        await expect(page.locator(".log .badge")).to_have_text("Complete")
+        for place in (*PLACES, "clusters/deploy/small", f"clusters/jobs/{job['job_id']}"):
             await page.goto(f"{server.url}/#/{place}")
             assert await faults(page) == [], place
         await page.goto(f"{server.url}/#/playground")

@@ -2,6 +2,7 @@
 
 const MOST_CHANGES = 100;
 const MOST_JOBS = 200;
+const AGAIN_MS = 1000; // before it is asked for again where the server has ended it
 const TOPICS = ['models', 'presets', 'jobs'];
 
 /** Keeps the state of every topic. Fires 'models', 'presets', 'jobs'; `ready` once the first snapshot is here. */
@@ -12,10 +13,11 @@ export class Feed extends EventTarget {
   jobs = new Map(); // by job_id, newest first
   changes = []; // of presets, newest first: {at, kind, name, change, error?}
   #position = null; // {after, feed} of the last message
+  #talk;
 
   constructor(connection) {
     super();
-    connection.talk({ op: 'subscribe', topics: TOPICS }, {
+    this.#talk = connection.talk({ op: 'subscribe', topics: TOPICS }, {
       onMessage: (message) => this.#take(message),
       resume: () => ({ op: 'subscribe', topics: TOPICS, ...this.#position }),
     });
@@ -35,6 +37,7 @@ export class Feed extends EventTarget {
       case 'model': return this.#takeModel(message);
       case 'preset': return this.#takePreset(message);
       case 'job': return this.addJobs([message]);
+      case 'error': return void setTimeout(() => this.#talk.goOn(), AGAIN_MS);
       default: return undefined; // 'lagged': a snapshot follows
     }
   }

@@ -29,10 +29,19 @@ for (const place of Object.values(places)) {
   main.append(place.element);
 }
 
+/** A part of the address; one that is no good UTF-8 names nothing. */
+function decode(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 /** Shows the place that the address names: `#/clusters/jobs/ID`. */
 function route() {
   if (location.hash === '#main') return; // the link that skips the bar
-  const [name, ...rest] = decodeURI(location.hash).replace(/^#\//, '').split('/');
+  const [name, ...rest] = location.hash.replace(/^#\//, '').split('/').map(decode);
   const shown = Object.hasOwn(places, name) ? name : 'playground';
   for (const [other, place] of Object.entries(places)) {
     if (other !== shown && !place.element.hidden) place.hide();

@@ -48,7 +48,7 @@ export class StackList extends Section {
         element: h('li', { class: 'side-row' }, h('div', { class: 'row between nowrap' }, title, destroy), about),
         update(now) {
           stack = now;
-          setText(about, [now.region, now.preset, `${words(now.state)} since ${time(now.since)}`, now.serves && `serves ${now.serves}`].filter(Boolean).join(' · '));
+          setText(about, [now.region, now.preset, words(now.state) + (now.since ? ` since ${time(now.since)}` : ''), now.serves && `serves ${now.serves}`].filter(Boolean).join(' · '));
         },
       };
     });

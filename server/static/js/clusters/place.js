@@ -29,7 +29,7 @@ class Clusters {
   #finished = ''; // the jobs that have ended, as they were last seen
   #line; // the one that the address names
   #lists = { presets: new PresetList(), stacks: new StackList((stack) => confirmDestroy(stack, this.#onSubmitted)), jobs: new JobList() };
-  #detail = h('div', { class: 'clusters-detail' });
+  #detail = h('div', { class: 'clusters-detail', tabindex: -1 });
   #onSubmitted = (job) => {
     this.#feed.addJobs([job]);
     location.hash = addressOf(job);
@@ -146,6 +146,8 @@ class Clusters {
   #place(back, content) {
     const link = back && h('a', { class: 'back', href: '#/clusters' }, icon('back'), back);
     replace(this.#detail, link, content);
+    // On a narrow screen the list that was clicked in is hidden now: the focus goes on to what is shown.
+    if (document.activeElement?.closest('.clusters-side') && !document.activeElement.offsetParent) this.#detail.focus();
   }
 
   #leave() {

@@ -3,8 +3,8 @@
 import { h, replace, setText } from '../dom.js';
 import { bytes, count, duration, pixels, words } from '../format.js';
 import { badge, facts, setBadge } from '../ui.js';
-import { TONES } from '../playground/model_choice.js';
 import { latencyPlot, medianOf } from './plot.js';
+import { TONES } from './state.js';
 
 const BREAKER_TONES = { closed: 'ok', half_open: 'warn', open: 'bad' };
 const BREAKER_WORDS = { closed: 'Closed', half_open: 'Half open: one call tries it', open: 'Open: not asked for a while' };

@@ -6,6 +6,7 @@ import { onNextFrame } from '../frames.js';
 import { plural } from '../format.js';
 import { emptyState, failedState, loadingState } from '../ui.js';
 import { modelCard } from './card.js';
+import { inOrder } from './state.js';
 import { Presets } from './presets.js';
 
 const LOOK_MS = 4_000; // the feed tells what changes in a model's state; how its last answers went is looked at
@@ -69,14 +70,13 @@ class Models {
 
   #show() {
     if (!this.#feed.ready) return;
-    const names = [...this.#feed.models.keys()].sort();
-    const entries = names.map((name) => ({
-      model: { ...this.#feed.models.get(name), recent: this.#latest.get(name)?.recent ?? [] },
-      deployment: this.#deployments.get(name),
+    const entries = inOrder(this.#feed.models.values()).map((model) => ({
+      model: { ...model, recent: this.#latest.get(model.name)?.recent ?? model.recent ?? [] },
+      deployment: this.#deployments.get(model.name),
     }));
     const able = entries.filter(({ model }) => model.availability === 'available').length;
-    replace(this.#summary, `${plural(names.length, 'model')}, ${able} can answer now`);
-    replace(this.#state, names.length === 0 && emptyState('No models yet', 'Save a preset as presets/models/NAME.yaml, and its model appears here within a second.'));
+    replace(this.#summary, `${plural(entries.length, 'model')}, ${able} can answer now`);
+    replace(this.#state, entries.length === 0 && emptyState('No models yet', 'Save a preset as presets/models/NAME.yaml, and its model appears here within a second.'));
     this.#list.show(entries);
   }
 }

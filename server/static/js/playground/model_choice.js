@@ -1,12 +1,11 @@
 // Which models are asked: a box for each, in the order of their names, with what it can do and whether it can answer.
 
 import { h, KeyedList, setText } from '../dom.js';
+import { inOrder, TONES } from '../models/state.js';
 import { announce } from '../ui.js';
 
 const KEPT_AS = 'forgeline.models';
 const MOST = 16;
-
-export const TONES = { available: 'ok', unavailable: 'bad', not_deployed: 'idle', in_progress: 'busy' };
 
 export class ModelChoice {
   #chosen = new Set(JSON.parse(sessionStorage.getItem(KEPT_AS) ?? '[]'));
@@ -33,10 +32,8 @@ export class ModelChoice {
     this.#show();
   }
 
-  /** Those that can answer come first. */
   #models() {
-    const canAnswer = (model) => (model.availability === 'available' ? 0 : 1);
-    return [...this.#feed.models.values()].sort((one, other) => canAnswer(one) - canAnswer(other) || one.name.localeCompare(other.name));
+    return inOrder(this.#feed.models.values());
   }
 
   #show() {

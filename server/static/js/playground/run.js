@@ -51,7 +51,8 @@ export class Answer extends EventTarget {
     try {
       await remove(`/api/streams/${encodeURIComponent(this.#streamId)}`);
     } catch (error) {
-      this.#fail(error.message, error.code);
+      // Where the server can't be reached the page says so, and this can be stopped once it is back.
+      if (error.code !== 'offline') this.#fail(error.message, error.code);
     }
   }
 
