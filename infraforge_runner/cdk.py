@@ -54,7 +54,18 @@ _LANDMARKS: Final[tuple[tuple[re.Pattern[str], Phase], ...]] = (
     (re.compile(r"❌  \S+"), "failed"),
 )
 # One of these is in every line that means something, and in few others.
-_WORDS: Final = (" | ", "...", "✅", "❌", ": start: ", "Outputs:", "Loaded configuration", "Currently in progress: ")
+_STATES: Final = ("_IN_PROG", "_COMPLETE", "_FAILED")  # the CDK cuts long ones
+_WORDS: Final = (
+    *_STATES,
+    "changeset...",
+    "ing... [",
+    "✅",
+    "❌",
+    ": start: ",
+    "Outputs:",
+    "Loaded configuration",
+    "Currently in progress: ",
+)
 _MARKS: Final = tuple(word.encode() for word in _WORDS)
 
 
@@ -111,7 +122,7 @@ class CdkProgress:
         status = event["status"]
         if status.endswith("_FAILED") and not event["skipped"]:
             self._fail(event)
-        elif "ROLLBACK_IN_PROGRESS" in status and event["type"] == "AWS::CloudFormation::Stack":
+        elif "ROLLBACK_IN_PROG" in status and event["type"] == "AWS::CloudFormation::Stack":
             self.phase = "rolling_back"
 
     def _count(self, found: re.Match[str]) -> None:

@@ -26,7 +26,7 @@ from infraforge_runner.mask_shapes import (
 MASK = b"***"
 
 _PIECE = 1024  # bytes of a line that are looked at in one go
-_LONGEST_USER = 160
+_LONGEST_USER = 160  # bytes of a URL up to its password
 _LINE_END = re.compile(rb"[\r\n]")
 _COLOUR = re.compile(ANSI)
 _COLOUR_BEGINNING = re.compile(rb"\x1b(?:\[[0-9;]{0,16})?\Z")
@@ -37,7 +37,6 @@ _VALUE_BEGINNING = re.compile(
     re.IGNORECASE,
 )
 _PORT = re.compile(rb"[0-9]{0,5}")
-
 
 _CLOSERS = b",;:.!?)]}'`>\\"
 _MAX_CLOSERS = 64
@@ -65,13 +64,18 @@ class _Value:
             size = max(size - _MAX_CLOSERS, len(text[:size].rstrip(self._closers)))
         return (size, True) if is_whole else (_without_cut_colour(text[:size]), False)
 
-    def mask(self, secret: bytes) -> bytes:
-        """What is written instead of the next part: one mask for all parts, and the colours."""
+    def mask(self, secret: bytes, given: int) -> bytes:
+        """What is written instead of the next part: one mask for all parts, and the colours.
+
+        Its first `given` bytes are out already: a colour that they began is finished.
+        """
         if not secret:
             return b""
         mask = b"" if self._is_masked else MASK
         self._is_masked = True
-        return mask + b"".join(_COLOUR.findall(secret))
+        colours = list(_COLOUR.finditer(secret))
+        begun = b"".join(secret[given : colour.end()] for colour in colours if colour.start() < given < colour.end())
+        return begun + mask + b"".join(colour.group() for colour in colours if colour.start() >= given)
 
 
 class _Exactly(_Value):
@@ -177,7 +181,7 @@ class LineMasker:
                     break
             else:
                 size, is_whole = self._value.measure(text[at:], final)
-                mask = self._value.mask(text[at : at + size])
+                mask = self._value.mask(text[at : at + size], max(0, given - at))
                 out += mask
                 if mask:
                     self._context = _url(self._context) + mask

@@ -182,5 +182,5 @@ def _has_both_cases(word: bytes) -> bool:
 
 
 def _outside_words(word: bytes) -> int:
-    """How many bytes are in nothing like a word: of 40, one drawn key in 500 has 20 or fewer, one path in 100 has more."""
+    """How many bytes are in nothing like a word: 20 or fewer in one of 500 drawn keys, more in one of 100 paths."""
     return len(_WORDS.sub(b"", word))

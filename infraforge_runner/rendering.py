@@ -85,9 +85,7 @@ def place(config: Mapping[str, Any], zone: str, zones: Sequence[str]) -> dict[st
     from 1. Raises InvalidRequest for a zone that is not among them.
     """
     if zone not in zones:
-        raise InvalidRequest(
-            f"The availability zone {zone} is not there for this account; there are: {', '.join(zones)}."
-        )
+        raise InvalidRequest(f"This account has no availability zone {zone}; it has: {', '.join(zones)}.")
     placed: dict[str, Any] = copy.deepcopy(dict(config))
     forges.set_zone(placed, zones.index(zone) + 1, len(zones))
     return placed

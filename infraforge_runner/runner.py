@@ -24,6 +24,7 @@ from infraforge_runner.tail import Tail
 from infraforge_runner.watch import Watcher
 from infraforge_runner.workspace import check_checkout
 from pipeline.errors import (
+    ForgelineError,
     IdempotencyConflict,
     InvalidRequest,
     JobFinished,
@@ -137,6 +138,12 @@ class JobRunner:
         if kept.tail is None:
             kept.tail = Tail(kept.directory.log, lambda: kept.job.is_finished, self._watcher)
         return kept.tail
+
+    def cut_followers(self, error: ForgelineError) -> None:
+        """Ends all who follow a log, with this error; they can go on from their offset later."""
+        for kept in self._jobs.values():
+            if kept.tail is not None:
+                kept.tail.cut(error)
 
     @property
     def followers(self) -> int:
@@ -283,7 +290,7 @@ class JobRunner:
 
     def _forget_old(self) -> None:
         """Removes finished jobs beyond what is to be kept, the oldest first."""
-        finished = [kept for kept in self._jobs.values() if kept.job.is_finished and kept.watch is None]
+        finished = [kept for kept in self._jobs.values() if kept.job.is_finished and not kept.is_in_use]
         oldest = (datetime.now(UTC) - timedelta(days=self._home.keep_days)).isoformat()
         excess = len(finished) - self._home.keep_jobs
         for number, kept in enumerate(finished):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from infraforge_runner.cdk import Failure, is_consequence
@@ -145,13 +146,27 @@ def _load(service: str) -> tuple[AioSession, Any]:
     from aiobotocore.config import AioConfig  # noqa: PLC0415 - as said
 
     session = _session()
-    session.get_component("data_loader").load_service_model(service, "service-2")
+    for path in ("_retry", "endpoints", "partitions", "sdk-default-configuration"):
+        _loader().load_data_with_path(path)
+    for kind in ("service-2", "endpoint-rule-set-1"):
+        _loader().load_service_model(service, kind)
     retries = {"total_max_attempts": 2, "mode": "standard"}
     return session, AioConfig(connect_timeout=CONNECT, read_timeout=READ, retries=retries, user_agent_extra="forgeline")
 
 
 def _session() -> AioSession:
+    """A new one each time: it would keep the credentials that it has found."""
     from aiobotocore.session import get_session  # noqa: PLC0415 - as said
 
     logging.getLogger("botocore").setLevel(logging.CRITICAL)  # what it says comes out of the call as well
-    return get_session()
+    session = get_session()
+    session.register_component("data_loader", _loader())
+    return session
+
+
+@cache
+def _loader() -> Any:
+    """It keeps the descriptions of services that it has read."""
+    from botocore.loaders import create_loader  # noqa: PLC0415 - as said
+
+    return create_loader()

@@ -38,6 +38,11 @@ class Kept:
     supervisor: subprocess.Popen[bytes] | None = None
     tail: Tail | None = None
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether its supervisor has not gone yet, or somebody still reads its log."""
+        return self.watch is not None or (self.tail is not None and self.tail.followers > 0)
+
 
 class Supervision:
     """At most `at_once` jobs run; the others wait in the order in which they came.

@@ -75,7 +75,8 @@ class Tail:
         self._cursors.add(cursor)
         if len(self._cursors) == 1:
             try:
-                self._watch.start()
+                if not self._ended():
+                    self._watch.start()
                 self._look()
             except BaseException:
                 cursor.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pipeline.errors import InvalidRequest
 from pipeline.frames import EncodedFrame, Frame, Video
-from pipeline.messages import MediaType, Message
+from pipeline.messages import MediaType, Message, ToolCall, ToolResult
 
 
 def decode_all(
@@ -17,7 +17,7 @@ def decode_all(
 
 
 def _decode(message: Message, media_type: MediaType, max_pixels: int | None) -> Message:
-    parts: list[str | Frame | Video] = []
+    parts: list[str | Frame | Video | ToolCall | ToolResult] = []
     for part in message.parts:
         if isinstance(part, EncodedFrame):
             shown = part.decode()
@@ -25,7 +25,7 @@ def _decode(message: Message, media_type: MediaType, max_pixels: int | None) -> 
             parts.append(shown)
         else:
             parts.append(part)
-    count = sum(not isinstance(part, str) for part in parts)
+    count = message.shown
     if count > 1 and any(isinstance(part, Video) for part in parts):
         raise InvalidRequest(
             f"frames: expected either one whole video file or pictures in their order; {count} came, "

@@ -18,17 +18,38 @@ from pipeline.presets import ModelPreset
 T = TypeVar("T")
 
 MediaType = Literal["image", "video"]
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "content_filter", "other"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "content_filter", "other"]
 
 # --- what is asked ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of one of the request's tools, which the model asked for. `arguments` is JSON text, as it wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What came of the call with this `id`. It stands in a message of the user's."""
+
+    id: str
+    text: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. Its parts are text, pictures or a video, in order; `decode_frames` leaves none of them encoded."""
+    """One turn. Its parts are text, pictures, a video, or calls of tools and their results, in order.
+
+    `decode_frames` leaves no picture encoded.
+    """
 
     role: Literal["user", "assistant"]
-    parts: tuple[str | EncodedFrame | Frame | Video, ...]
+    parts: tuple[str | EncodedFrame | Frame | Video | ToolCall | ToolResult, ...]
 
     @property
     def text(self) -> str:
@@ -40,6 +61,19 @@ class Message:
         return tuple(part for part in self.parts if isinstance(part, Frame))
 
     @property
+    def shown(self) -> int:
+        """How many pictures and videos, decoded or not."""
+        return sum(isinstance(part, EncodedFrame | Frame | Video) for part in self.parts)
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def results(self) -> tuple[ToolResult, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolResult))
+
+    @property
     def video(self) -> Video | None:
         """The whole video file, where there is one."""
         return next((part for part in self.parts if isinstance(part, Video)), None)
@@ -47,12 +81,37 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How to answer. None: not said, so not sent."""
+    """How to answer. None: not said, so not sent.
+
+    `extras` are fields of OpenAI's shape that only upstreams of that shape take; they are passed on as they came.
+    """
 
     max_tokens: int = 1024
     temperature: float | None = 0.1
     top_p: float | None = None
     stop: tuple[str, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask to be called. `parameters` is the JSON Schema of its arguments.
+
+    `strict`: whether the arguments have to keep to it; None: not said.
+    """
+
+    name: str
+    description: str | None
+    parameters: Mapping[str, Any]
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether a tool has to be called: as the model likes, some one, none, or the one with this `name`."""
+
+    kind: Literal["auto", "required", "none", "named"] = "auto"
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +128,15 @@ class InferenceRequest:
     request_id: str = ""
     owner: str = ""
     received: float = field(default_factory=time.monotonic)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """What not every provider takes, by the names of the fields."""
+        tools = self.tools or any(message.calls or message.results for message in self.messages)
+        # A seed is a wish by its own definition: who can't follow it answers all the same.
+        return (*(("tools",) if tools else ()), *(name for name in self.parameters.extras if name != "seed"))
 
     def summary(self) -> dict[str, Any]:
         """The `request` that envelopes and errors show."""
@@ -76,10 +144,9 @@ class InferenceRequest:
 
 
 def summarize(messages: tuple[Message, ...], media_type: MediaType, parameters: Parameters) -> dict[str, Any]:
-    parts = messages[-1].parts
     return {
         "text": messages[-1].text,
-        "frames_count": sum(not isinstance(part, str) for part in parts),
+        "frames_count": messages[-1].shown,
         "media_type": media_type,
         "max_tokens": parameters.max_tokens,
         "temperature": parameters.temperature,
@@ -94,6 +161,19 @@ class Reasoning:
     """A piece of the model's thinking, which it gives apart from its answer."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """A piece of a tool call; `index` counts the calls of one answer from 0.
+
+    The first piece of each has its `id` and `name`, the others are more of its `arguments` (JSON text, cut anywhere).
+    """
+
+    index: int
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +193,7 @@ class Stop:
     reason: StopReason
 
 
-Chunk = str | Reasoning
+Chunk = str | Reasoning | ToolCallPiece
 """A piece of an answer. Text is a bare `str`: per token nothing is cheaper."""
 
 Part = Chunk | Usage | Stop
@@ -236,10 +316,11 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A model's whole answer: the envelope that a plain answer consists of."""
+    """A model's whole answer: the envelope that a plain answer consists of, and the tools it wants called."""
 
     model: str
     envelope: dict[str, Any]
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +332,8 @@ class Failure:
     at: float = field(default_factory=time.monotonic)
 
 
-Event = str | Result | Failure
-"""What stages tell: a piece of text, the whole answer, or why there is none."""
+Event = str | ToolCallPiece | Result | Failure
+"""What stages tell: a piece of text or of a tool call, the whole answer, or why there is none."""
 
 
 class Events(Closing[Event]):

@@ -59,6 +59,8 @@ def _explain(message: str, expected: type) -> SchemaError:
         return SchemaError((*path, missing[1]), "this field is required")
     if problem.startswith("Invalid enum value"):
         return SchemaError(path, f"expected one of {_allowed(path, expected)}")
+    if unknown := re.fullmatch(r"Invalid value '(.*)'", problem, re.DOTALL):
+        return SchemaError(path, f"expected one of {', '.join(map(repr, _kinds(path, expected)))}, not {unknown[1]!r}")
     problem = re.sub(r"`([^`]*)`", lambda name: _plain(name[1]), problem)
     return SchemaError(path, problem[:1].lower() + problem[1:])
 
@@ -106,6 +108,19 @@ def _step_into(info: inspect.Type, step: str | int) -> inspect.Type:
             )
         case _:
             return info
+
+
+def _kinds(path: Path, expected: type) -> list[str]:
+    """The tags by which the structs are told apart that may stand where the path's last field is."""
+    found = [inspect.type_info(expected)]
+    for step in path[:-1]:
+        found = [_step_into(option, step) for option in _options(found)]
+    kinds = {o.tag: None for o in _options(found) if isinstance(o, inspect.StructType) and o.tag_field == path[-1]}
+    return [str(kind) for kind in kinds]
+
+
+def _options(found: list[inspect.Type]) -> list[inspect.Type]:
+    return [option for info in found for option in (info.types if isinstance(info, inspect.UnionType) else (info,))]
 
 
 def _allowed(path: Path, expected: type) -> str:

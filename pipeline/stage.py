@@ -41,7 +41,10 @@ class Availability:
 
 
 class Provider(Protocol):
-    """One kind of backend. It may also have `async start()` and `async close()`."""
+    """One kind of backend. It may also have `async start()` and `async close()`.
+
+    And `takes`, a collection of names: those of `InferenceRequest.wants` that it passes on to its models.
+    """
 
     async def open(self, route: Route, inference: Inference) -> Reply:
         """Asks the model, and returns once its first chunk (or its end) is there.

@@ -28,7 +28,7 @@ from pipeline.errors import (
 )
 from pipeline.eventlog import Cursor, EventLog
 from pipeline.media import decode_all
-from pipeline.messages import Failure, Inference, InferenceRequest, Result
+from pipeline.messages import Failure, Inference, InferenceRequest, Result, ToolCallPiece
 from pipeline.runtime import Edition, Runtime
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class Complete:
     """The last record of every stream: one without it was cut."""
 
 
-Record = Start | str | Delta | Result | Failure | Complete
+Record = Start | str | Delta | ToolCallPiece | Result | Failure | Complete
 
 
 @dataclass(eq=False)
@@ -230,6 +230,8 @@ class Streams:
                 size = RECORD_BYTES + len(record)
             case Delta(_, text):
                 size = RECORD_BYTES + len(text)
+            case ToolCallPiece():
+                size = RECORD_BYTES + len(record.arguments)
             case Result() | Failure():
                 size = _size_of_outcome(record)
                 stream.outcomes[record.model] = record

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import structlog
-from tornado.routing import Rule
+from tornado.routing import PathMatches, Rule
 from tornado.web import Application, RequestHandler, url
 
+from server.handlers.anthropic import MessagesHandler
 from server.handlers.base import NotFoundHandler
 from server.handlers.console import ConsoleHandler
+from server.handlers.docs import DocsHandler, OpenApiHandler
 from server.handlers.door import Door
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
 from server.handlers.health import HealthHandler, ReadyHandler
@@ -24,6 +28,7 @@ from server.handlers.inference import EmdHandler, ModelHandler, MultiInferenceHa
 from server.handlers.joblogs import JobLogsHandler
 from server.handlers.metrics import MetricsHandler
 from server.handlers.models import ModelsHandler
+from server.handlers.openai import ChatCompletionsHandler, V1ModelHandler, V1ModelsHandler
 from server.handlers.socket import LogSocketHandler, SocketHandler, StreamSocketHandler
 from server.handlers.streams import StreamsHandler
 from server.services import Services
@@ -55,6 +60,13 @@ ROUTES: list[Rule] = [
     url(r"/api/hyperpod/jobs/([^/]+)", JobHandler),
     url(r"/api/hyperpod/jobs/([^/]+)/cancel", CancelHandler),
     url(r"/api/hyperpod/jobs/([^/]+)/logs", JobLogsHandler),
+    url(r"/api/openapi\.json", OpenApiHandler),
+    url(r"/api/docs", DocsHandler),
+    url(r"/api/docs/(docs\.js|docs\.css)", DocsHandler),
+    url(r"/v1/chat/completions", ChatCompletionsHandler),
+    url(r"/v1/messages", MessagesHandler),
+    url(r"/v1/models", V1ModelsHandler),
+    url(r"/v1/models/([^/]+)", V1ModelHandler),
     url(r"/ws", SocketHandler),
     url(r"/ws/stream/([^/]+)", StreamSocketHandler),
     url(r"/ws/hyperpod/jobs/([^/]+)/logs", LogSocketHandler),
@@ -67,9 +79,15 @@ def make_app(services: Services) -> Application:
         default_handler_class=NotFoundHandler,
         log_function=_log_request,
         services=services,
+        patterns=patterns_of(ROUTES),
         websocket_max_message_size=services.options.max_body,
         websocket_ping_interval=PING_SECONDS,
     )
+
+
+def patterns_of(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """The addresses, as the route table has them."""
+    return tuple(rule.matcher.regex.pattern for rule in rules if isinstance(rule.matcher, PathMatches))
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -97,7 +97,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--address", "127.0.0.1", "address to listen on")
     add("--port", "5000", "port to listen on; 0 picks one", _port)
     add("--presets", str(PRESETS), "folder of presets", Path, "DIR")
-    add("--data", "data", "folder for what the server keeps", Path, "DIR")
+    add("--data", "data", "folder for what the server keeps", _folder, "DIR")
     add("--infraforge", None, "InfraForge's checkout", _path, "DIR")
     add("--dry-run", "true", "whether a deploy that doesn't say so is a dry run", _boolean, "true|false")
     add("--allow-host", "", "further Host names to answer to, separated by commas", _names, "HOSTS")
@@ -168,7 +168,11 @@ def _days(text: str) -> float:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text) if text else None
+    return Path(text).absolute() if text else None
+
+
+def _folder(text: str) -> Path:
+    return Path(text).absolute()  # jobs have working directories of their own
 
 
 def _names(text: str) -> tuple[str, ...]:

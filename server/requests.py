@@ -19,14 +19,21 @@ from server.wire import JSON, MSGPACK
 T = TypeVar("T")
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+EncodedPicture = Annotated[
+    Any,
+    Meta(
+        description="A picture or video: base64 or a data: URI; bytes in MessagePack",
+        extra_json_schema={"type": "string", "contentEncoding": "base64"},
+    ),
+]
 
 
 class InferenceBody(Struct, forbid_unknown_fields=True, rename={"media_type": "mediaType"}):
     """The fields of a request for inference. `frames` are strings (base64, data: URI) or bytes."""
 
     text: str
-    frames: list[Any] | UnsetType = UNSET
-    media: list[Any] | UnsetType = UNSET
+    frames: list[EncodedPicture] | UnsetType = UNSET
+    media: list[EncodedPicture] | UnsetType = UNSET
     media_type: Literal["image", "video"] = "image"
     max_tokens: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1024  # MessagePack carries no larger one back
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.1
@@ -45,7 +52,7 @@ def decode_body(content_type: str, body: bytes | bytearray) -> Any:
     if content_type not in (JSON, MSGPACK):
         raise UnsupportedMediaType(f"Content-Type has to be {JSON} or {MSGPACK}.")
     if not body:
-        raise InvalidRequest("The body is empty; expected a mapping with at least `text`.")
+        raise InvalidRequest("The body is empty; expected a mapping of fields.")
     try:
         return msgspec.json.decode(body) if content_type == JSON else msgpack.unpackb(body)
     except RecursionError as error:
@@ -80,19 +87,20 @@ class Arrival:
 
 def parse_inference(value: Any, arrival: Arrival, max_frames: int) -> Asked:
     """A request for the model that its address names. Raises InvalidRequest."""
-    body = _check(value, InferenceBody)
+    body = check_body(value, InferenceBody)
     return Asked(_to_request(body, arrival, max_frames), body.resumable)
 
 
 def parse_multi_inference(value: Any, arrival: Arrival, max_frames: int) -> Asked:
     """A request that names its models. Raises InvalidRequest."""
-    body = _check(value, MultiInferenceBody)
+    body = check_body(value, MultiInferenceBody)
     if len(set(body.models)) < len(body.models):
         raise InvalidRequest("models: names one model twice; each may be named once.")
     return Asked(_to_request(body, arrival, max_frames), body.resumable, tuple(body.models))
 
 
-def _check(value: Any, expected: type[T]) -> T:
+def check_body(value: Any, expected: type[T]) -> T:
+    """`value` as `expected`. Raises InvalidRequest."""
     try:
         return check(value, expected)
     except SchemaError as error:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import msgpack
 import msgspec
 
-from pipeline.messages import Failure, Result
+from pipeline.messages import Failure, Result, ToolCallPiece
 from pipeline.streams import Complete, Delta, Record, Start
 from server.errors import describe
 
@@ -37,19 +37,24 @@ BODIES: dict[str, Callable[[Any], bytes]] = {JSON: to_json, MSGPACK: to_msgpack}
 
 def to_message(record: Record, seq: int, model: str) -> dict[str, Any]:
     """The event that a record is. `model` is the stream's, where it has only one."""
+    told: dict[str, Any]
     match record:
         case str():
-            return {"type": "chunk", "seq": seq, "model": model, "delta": record}
+            told = {"type": "chunk", "seq": seq, "model": model, "delta": record}
         case Delta(model=of, text=text):
-            return {"type": "chunk", "seq": seq, "model": of, "delta": text}
+            told = {"type": "chunk", "seq": seq, "model": of, "delta": text}
+        case ToolCallPiece():  # its text is empty: who joins the chunks gets what the result says
+            piece = {"index": record.index, "id": record.id, "name": record.name, "arguments": record.arguments}
+            told = {"type": "chunk", "seq": seq, "model": model, "delta": "", "tool_call": piece}
         case Result():
-            return {"type": "result", "seq": seq, "model": record.model, **record.envelope}
+            told = {"type": "result", "seq": seq, "model": record.model, **record.envelope}
         case Failure():
-            return {"type": "error", "seq": seq, "model": record.model, **describe(record.error)}
+            told = {"type": "error", "seq": seq, "model": record.model, **describe(record.error)}
         case Start(stream_id, request, models):
-            return {"type": "start", "seq": seq, "stream_id": stream_id, "request": request, "models": models}
+            told = {"type": "start", "seq": seq, "stream_id": stream_id, "request": request, "models": models}
         case Complete():
-            return {"type": "complete", "seq": seq}
+            told = {"type": "complete", "seq": seq}
+    return told
 
 
 def tagged(message: Mapping[str, Any], tag: Tag | None) -> dict[str, Any]:
@@ -79,7 +84,7 @@ class SseEncoder:
     def __init__(self, model: str) -> None:
         self._model = model
         self._chunk = (
-            b'id: %d\nevent: chunk\ndata: {"type":"chunk","seq":%d,"model":' + _literal(model) + b',"delta":%b}\n\n'
+            b'id: %d\nevent: chunk\ndata: {"type":"chunk","seq":%d,"model":' + literal(model) + b',"delta":%b}\n\n'
         )
 
     def encode(self, batch: Sequence[Record], first: int) -> bytes:
@@ -151,8 +156,8 @@ class JsonSocketEncoder:
     def __init__(self, tag: Tag | None, model: str) -> None:
         self._tag = tag
         self._model = model
-        head = b"{" if tag is None else b'{"id":' + _literal(tag) + b","
-        self._chunk = head + b'"type":"chunk","seq":%d,"model":' + _literal(model) + b',"delta":%b}'
+        head = b"{" if tag is None else b'{"id":' + literal(tag) + b","
+        self._chunk = head + b'"type":"chunk","seq":%d,"model":' + literal(model) + b',"delta":%b}'
 
     def __call__(self, batch: Sequence[Record], first: int) -> list[bytes]:
         return [
@@ -193,6 +198,6 @@ SOCKET_FORMATS = {
 """By subprotocol; the first is the default."""
 
 
-def _literal(value: Tag) -> bytes:
+def literal(value: Any) -> bytes:
     """A value as JSON, to stand in a template."""
     return to_json(value).replace(b"%", b"%%")

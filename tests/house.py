@@ -20,6 +20,9 @@ MAY_IMPORT = {
     "pipeline": {"pipeline"},
     "infraforge_runner": {"infraforge_runner", "pipeline"},
 }
+CLIENT = "server.client"
+"""The command line talks to a server over HTTP; of ours it knows only `run`, to start one."""
+
 RUNNER_MAY_IMPORT = {"eventlog", "errors", "presets", "store", "schema", "silence", "yamlfile"}
 """What the runner knows of the pipeline: the logs and the presets, nothing of an inference."""
 
@@ -108,6 +111,8 @@ def _imports(module: Module, modules: Mapping[str, Module]) -> Iterator[str]:
 def _forbidden(module: Module, name: str, modules: Mapping[str, Module]) -> str | None:
     """Why this import may not be."""
     top = name.partition(".")[0]
+    if _is_client(module.name) or _is_client(name):
+        return _forbidden_of_client(module, name)
     if top in MAY_IMPORT and top not in MAY_IMPORT[module.top]:
         return f"{module.top} knows nothing of {top}"
     if top in ONLY_IN and not ({module.name, module.top} & ONLY_IN[top]):
@@ -118,6 +123,17 @@ def _forbidden(module: Module, name: str, modules: Mapping[str, Module]) -> str 
     if module.is_provider and name in modules and name != module.name and modules[name].is_provider:
         return "a provider imports no other provider: what they share goes into a module without `create`"
     return None
+
+
+def _forbidden_of_client(module: Module, name: str) -> str | None:
+    if not _is_client(module.name):
+        return "the client is a program of its own: nothing of the server knows it"
+    is_known = name in ("run", "server") or _is_client(name) or name.partition(".")[0] not in MAY_IMPORT
+    return None if is_known else "of ours the client knows only run"
+
+
+def _is_client(name: str) -> bool:
+    return name == CLIENT or name.startswith(CLIENT + ".")
 
 
 def _circle(modules: Mapping[str, Module]) -> list[str]:

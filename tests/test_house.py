@@ -18,7 +18,7 @@ def test_the_house_is_in_order() -> None:
 
 def planted(root: Path, **files: str) -> list[str]:
     """The faults of a small house with these files in it; `__` in a name is a folder's slash."""
-    packages = ["server", "pipeline", "pipeline.providers", "infraforge_runner"]
+    packages = ["server", "server.client", "pipeline", "pipeline.providers", "infraforge_runner"]
     for package in packages:
         folder = root / package.replace(".", "/")
         folder.mkdir(parents=True)
@@ -62,6 +62,17 @@ def test_the_runner_may_know_the_event_log_and_nothing_of_an_inference(tmp_path:
     assert fault.startswith(
         "infraforge_runner/a.py:2: imports pipeline.streams, but of the pipeline the runner knows only"
     )
+
+
+def test_the_client_knows_nothing_of_the_server_but_how_to_start_one(tmp_path: Path) -> None:
+    cli = "import run\nfrom server.client import api\nfrom server import wire\nfrom pipeline import errors\n"
+    app = "from server.client import api\n"
+    found = planted(tmp_path, server__client__cli=cli, server__client__api="", server__wire="", server__app=app)
+    assert [fault.partition(",")[0] for fault in found] == [
+        "server/app.py:1: imports server.client",
+        "server/client/cli.py:3: imports server.wire",
+        "server/client/cli.py:4: imports pipeline",
+    ]
 
 
 def test_what_is_allowed_in_one_place_is_no_fault_there(tmp_path: Path) -> None:

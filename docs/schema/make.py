@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from infraforge_runner.presets import HyperPodPreset
 from pipeline.presets import ModelPreset, PipelineFile
 
-SCHEMAS = {"model": ModelPreset, "pipeline": PipelineFile}
+SCHEMAS = {"model": ModelPreset, "pipeline": PipelineFile, "hyperpod": HyperPodPreset}
 
 
 def main(folder: Path) -> None:

@@ -26,6 +26,8 @@ def create(options: Mapping[str, Any], context: Context) -> Bedrock:
 class Bedrock:
     """One client for each region, shared by all its models."""
 
+    takes = frozenset({"tools"})
+
     def __init__(self) -> None:
         self._clients = Clients(prepare=converse_media.install)
         self._known: dict[tuple[str, str | None], Availability] = {}

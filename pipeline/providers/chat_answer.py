@@ -7,14 +7,14 @@ endpoints send bare lines without `[DONE]`; its router ends without `[DONE]` onc
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from pipeline.errors import ModelError
-from pipeline.messages import Chunk, Part, Reasoning, Stop, StopReason, Usage
+from pipeline.messages import Chunk, Part, Reasoning, Stop, StopReason, ToolCallPiece, Usage
 from pipeline.providers.chat_errors import error_in_stream
 
 Read = Callable[[], Awaitable[bytes]]
@@ -23,10 +23,22 @@ Read = Callable[[], Awaitable[bytes]]
 MAX_LINE: Final = 8 * 1024 * 1024  # bytes of one line, or of one whole answer that did not come in pieces
 
 
+class _Function(Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(Struct, gc=False):
+    index: int | None = None  # not there where the answer comes whole
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Text(Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Choice(Struct, gc=False):
@@ -59,6 +71,7 @@ _IGNORED: Final = (b"\r", b":", b"event:", b"id:", b"retry:")  # all of SSE that
 _REASONS: Final[dict[str, StopReason]] = {
     "stop": "end_turn",
     "length": "max_tokens",
+    "tool_calls": "tool_use",
     "content_filter": "content_filter",
 }
 
@@ -169,7 +182,7 @@ class AnswerReader:
             self.id, self.model = parsed.id, parsed.model or ""
         return parsed
 
-    def _text(self, choice: _Choice) -> tuple[Chunk, ...]:
+    def _text(self, choice: _Choice) -> Sequence[Chunk]:
         if choice.message is not None:
             self.streamed = False
         if choice.finish_reason or not self.streamed:
@@ -177,6 +190,8 @@ class AnswerReader:
         text = choice.message or choice.delta
         if text is None:
             return ()
+        if text.tool_calls:
+            return [*([text.content] if text.content else []), *_pieces(text.tool_calls)]
         thought = text.reasoning or text.reasoning_content  # vLLM sends both while it renames one
         if thought:
             return (Reasoning(thought), text.content) if text.content else (Reasoning(thought),)
@@ -188,6 +203,13 @@ class AnswerReader:
         self.finished = _REASONS.get(choice.finish_reason or "", "other")
         if self.finished == "end_turn" and (choice.stop_reason or choice.matched_stop) in self._stops:
             self.finished = "stop_sequence"
+
+
+def _pieces(calls: list[_Call]) -> Iterator[ToolCallPiece]:
+    for at, call in enumerate(calls):
+        function = call.function or _Function()
+        index = at if call.index is None else call.index
+        yield ToolCallPiece(index, call.id or "", function.name or "", function.arguments or "")
 
 
 async def begin_answer(read: Read, reader: AnswerReader) -> AsyncGenerator[Part, None]:

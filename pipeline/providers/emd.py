@@ -12,7 +12,7 @@ from pipeline.errors import ForgelineError, ModelNotDeployed, Unavailable
 from pipeline.messages import Inference, Part, Reply, Route
 from pipeline.presets import ModelPreset
 from pipeline.providers.aws import NO_CREDENTIALS, Clients, masked
-from pipeline.providers.chat_request import encode_request
+from pipeline.providers.chat_request import TAKES, encode_request
 from pipeline.providers.emd_discovery import Region
 from pipeline.providers.emd_router import Router
 from pipeline.providers.emd_sagemaker import Gone, invoke
@@ -29,6 +29,8 @@ def create(options: Mapping[str, Any], context: Context) -> Emd:
 
 class Emd:
     """Looks at each region from the first time that somebody asks for a model in it; AWS is not asked before."""
+
+    takes = TAKES
 
     def __init__(self, context: Context) -> None:
         self._context = context

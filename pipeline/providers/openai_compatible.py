@@ -12,7 +12,7 @@ from pipeline.errors import Unavailable
 from pipeline.messages import Inference, Reply, Route
 from pipeline.presets import ModelPreset
 from pipeline.providers.chat_http import ChatHttp
-from pipeline.providers.chat_request import encode_request
+from pipeline.providers.chat_request import TAKES, encode_request
 from pipeline.schema import NoOptions, check
 from pipeline.stage import Availability, Context
 
@@ -25,6 +25,8 @@ def create(options: Mapping[str, Any], context: Context) -> OpenAICompatible:
 
 class OpenAICompatible:
     """One long-lived HTTP session for all its models."""
+
+    takes = TAKES
 
     def __init__(self) -> None:
         self._http = ChatHttp()

@@ -45,10 +45,12 @@ class FitFrames:
         self._sampler = Sampler(options.video_seconds, options.video_workers)
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        message = inference.messages[-1]
-        fitted = await self._fit_message(inference, message)
-        if fitted is not message:
-            inference = replace(inference, messages=(*inference.messages[:-1], fitted))
+        if count := sum(len(message.frames) for message in inference.messages):
+            _refuse(inference, count)
+        if any(message.shown for message in inference.messages):
+            fitted = tuple([await self._fit_message(inference, message) for message in inference.messages])
+            if fitted != inference.messages:
+                inference = replace(inference, messages=fitted)
         return await proceed(inference)
 
     async def close(self) -> None:
@@ -61,7 +63,6 @@ class FitFrames:
         frames = message.frames
         if not frames:
             return message
-        _refuse(inference, len(frames))
         limits = inference.route.preset.limits
         if not all(_fits(frame, limits) for frame in frames):
             message = await self._fit_all(message, limits)

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.errors import Unavailable
+from pipeline.errors import InvalidRequest, Unavailable
 from pipeline.messages import Call, Events, Inference, Part, Reply
 from pipeline.schema import NoOptions, check
 from pipeline.silence import SilenceTimer
-from pipeline.stage import Context, Proceed
+from pipeline.stage import Context, Proceed, Provider
 
 
 class Invoke:
@@ -21,13 +21,15 @@ class Invoke:
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
         route = inference.route
+        provider = self._context.providers[route.preset.provider]
+        _check_taken(inference, provider)
         timeouts = route.preset.timeouts
         began = time.monotonic()
         tally = self._context.tally(route.model)
         tally.calls_open += 1
         try:
             async with asyncio.timeout(timeouts.first_token):
-                reply = await self._context.providers[route.preset.provider].open(route, inference)
+                reply = await provider.open(route, inference)
         except BaseException as error:
             tally.calls_open -= 1
             inference.failed_calls.append(time.monotonic() - began)
@@ -48,6 +50,14 @@ class Invoke:
         except BaseException:
             await watched.aclose()
             raise
+
+
+def _check_taken(inference: Inference, provider: Provider) -> None:
+    """Raises InvalidRequest for what the provider would leave out without a word."""
+    for name in inference.request.wants:
+        if name not in getattr(provider, "takes", ()):
+            kind, model = inference.route.preset.provider, inference.route.model
+            raise InvalidRequest(f"{name}: {model} does not take this, for its provider ({kind}) can't pass it on.")
 
 
 async def _watch(reply: Reply, model: str, seconds: float) -> AsyncGenerator[Part, None]:

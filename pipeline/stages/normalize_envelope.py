@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.errors import ForgelineError
-from pipeline.messages import Event, Events, Failure, Inference, Result, Stop, StopReason, Usage, summarize
+from pipeline.messages import (
+    Event,
+    Events,
+    Failure,
+    Inference,
+    Result,
+    Stop,
+    StopReason,
+    ToolCall,
+    ToolCallPiece,
+    Usage,
+    summarize,
+)
 from pipeline.schema import NoOptions, check
 from pipeline.stage import Context, Proceed
 
@@ -20,6 +32,7 @@ class NormalizeEnvelope:
 
 async def _tell(inference: Inference) -> AsyncGenerator[Event, None]:
     texts: list[str] = []
+    pieces: list[ToolCallPiece] = []
     usage: Usage | None = None
     reason: StopReason = "other"
     try:
@@ -27,6 +40,10 @@ async def _tell(inference: Inference) -> AsyncGenerator[Event, None]:
             if isinstance(part, str):
                 texts.append(part)
                 yield part
+            elif isinstance(part, ToolCallPiece):
+                if inference.request.tools:  # who gave no tools is told text alone
+                    pieces.append(part)
+                    yield part
             elif isinstance(part, Usage):
                 usage = part
             elif isinstance(part, Stop):
@@ -34,7 +51,20 @@ async def _tell(inference: Inference) -> AsyncGenerator[Event, None]:
     except ForgelineError as error:
         yield Failure(inference.asked, error.again())
         return
-    yield Result(inference.asked, envelope(inference, "".join(texts), reason, usage, time.monotonic()))
+    ended, calls = time.monotonic(), _join(pieces)
+    if reason == "tool_use" or (calls and reason == "end_turn"):  # some say `stop` where a tool was prescribed
+        reason = "tool_use" if calls else "other"
+    yield Result(inference.asked, envelope(inference, "".join(texts), reason, usage, ended), calls)
+
+
+def _join(pieces: Iterable[ToolCallPiece]) -> tuple[ToolCall, ...]:
+    calls: dict[int, list[ToolCallPiece]] = {}
+    for piece in pieces:
+        calls.setdefault(piece.index, []).append(piece)
+    return tuple(
+        ToolCall(first.id, first.name, "".join(piece.arguments for piece in (first, *rest)))
+        for first, *rest in calls.values()
+    )
 
 
 def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage | None, ended: float) -> dict[str, Any]:

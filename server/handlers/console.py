@@ -20,7 +20,12 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-FILES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.rglob("*") if path.suffix in TYPES}
+OTHERS = ROOT / "docs"  # the page of the API, which has a handler of its own
+FILES = {
+    path.relative_to(ROOT).as_posix(): path
+    for path in ROOT.rglob("*")
+    if path.suffix in TYPES and not path.is_relative_to(OTHERS)
+}
 
 # Nothing that a model, a log or a preset says can become a script, a style, a frame or a call to another place.
 POLICY = "; ".join(
@@ -43,9 +48,7 @@ class ConsoleHandler(ApiHandler):
     """The page itself needs no key: what it asks for does. `path`: of the file, relative to the folder."""
 
     address = "/static/{path}"
-
-    def admit(self) -> None:
-        self.check_site()
+    needs_key = False
 
     def compute_etag(self) -> str | None:
         return RequestHandler.compute_etag(self)

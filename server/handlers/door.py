@@ -28,6 +28,7 @@ class Door(RequestHandler):
     """Refuses what may not come in, and turns every error into the one error body."""
 
     open_to_all: ClassVar[bool] = False  # whether any Host may ask, and no key is needed
+    needs_key: ClassVar[bool] = True
     address: ClassVar[str] = "unknown"  # what metrics call it: the path, its variable parts by name
 
     def initialize(self) -> None:
@@ -60,15 +61,11 @@ class Door(RequestHandler):
         """Raises Forbidden or Unauthorized."""
         if self.open_to_all:
             return
-        self.check_site()
-        if self.request.method != "OPTIONS":
-            self.owner = self.services.access.owner(self.request.headers, self.offered_key())
-
-    def check_site(self) -> None:
-        """Raises Forbidden for a Host that is not served here, and for another site's page."""
-        access, host = self.services.access, self.request.host
-        access.check_host(host)
-        access.check_origin(self.request.headers.get("Origin"), host)
+        access, headers = self.services.access, self.request.headers
+        access.check_host(self.request.host)
+        access.check_origin(headers.get("Origin"), self.request.host)
+        if self.needs_key and self.request.method != "OPTIONS":
+            self.owner = access.owner(headers, self.offered_key())
 
     def log_fields(self) -> dict[str, Any]:
         """What the access log says beside what it says of every request."""
@@ -109,7 +106,11 @@ class Door(RequestHandler):
             kind = self.negotiate(wire.JSON, wire.MSGPACK)
         except ForgelineError:
             kind = wire.JSON
-        self.send(error_body(error, self.summary, self.request_id), kind)
+        self.send(self.error_content(error), kind)
+
+    def error_content(self, error: ForgelineError) -> Any:
+        """What the body of an error says."""
+        return error_body(error, self.summary, self.request_id)
 
     def _allowed_methods(self) -> list[str]:
         names = [str(name) for name in self.SUPPORTED_METHODS]

@@ -86,7 +86,10 @@ class JobsHandler(ApiHandler):
 
     def _limit(self) -> int:
         limit = self.get_query_argument("limit", str(DEFAULT_LIMIT))
-        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_LIMIT):
+        # By its length first: thousands of digits are no number to Python.
+        if not (
+            limit.isascii() and limit.isdigit() and len(limit) <= len(str(MAX_LIMIT)) and 1 <= int(limit) <= MAX_LIMIT
+        ):
             raise InvalidRequest(f"limit: expected a whole number from 1 to {MAX_LIMIT}.")
         return int(limit)
 

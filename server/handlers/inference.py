@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from tornado.iostream import StreamClosedError
 
 from pipeline.errors import InvalidRequest, ModelNotDeployed, UnknownModel
 from pipeline.messages import Failure, InferenceRequest, Result
-from pipeline.streams import Stream
+from pipeline.streams import Record, Stream
 from server import wire
 from server.accesslog import describe_stream
 from server.delivery import deliver, opening, outcomes
@@ -20,11 +20,13 @@ from server.handlers.base import ApiHandler
 from server.requests import Arrival, Asked, parse_inference, parse_multi_inference
 from server.sinks import ChunkedSink
 
+A = TypeVar("A", bound=Asked)
+
 
 class InferenceHandler(ApiHandler):
     """What the addresses of inference share: a request becomes a stream, and its events an answer."""
 
-    def read(self, parse: Callable[[Any, Arrival, int], Asked]) -> Asked:
+    def read(self, parse: Callable[[Any, Arrival, int], A]) -> A:
         if "Last-Event-ID" in self.request.headers:
             raise InvalidRequest("A POST begins a new stream; to resume one, GET /api/streams/{stream_id}.")
         asked = parse(self.body(), self.arrival, self.services.options.max_frames)
@@ -38,11 +40,31 @@ class InferenceHandler(ApiHandler):
     def log_fields(self) -> dict[str, Any]:
         return {} if self.stream is None else {"models": describe_stream(self.stream)}
 
-    async def send_events(self, stream: Stream, kind: str, *, after: int = -1, commit: bool = False) -> None:
-        """The stream's events as they come. Unless `commit`, an early error is an answer with its own status."""
+    async def result(self, stream: Stream) -> Result:
+        """The whole answer of a stream that has one model. Raises what that failed with."""
+        self.stream = stream
+        with stream.attach() as self.cursor:
+            outcome = (await outcomes(self.cursor))[stream.models[0]]
+        if isinstance(outcome, Failure):
+            raise outcome.error.again()
+        return outcome
+
+    async def send_events(
+        self,
+        stream: Stream,
+        kind: str,
+        encoder: wire.Encoder[Record] | None = None,
+        *,
+        after: int = -1,
+        commit: bool = False,
+    ) -> None:
+        """The stream's events as they come, as our own unless an encoder is given.
+
+        Unless `commit`, an early error is an answer with its own status.
+        """
         heartbeat = self.services.options.heartbeat
         self.stream = stream
-        sink = ChunkedSink(self, wire.ENCODERS[kind](stream.models[0]))
+        sink = ChunkedSink(self, encoder or wire.ENCODERS[kind](stream.models[0]))
         with stream.attach(after) as cursor:
             self.cursor = cursor
             cursor.on_cut = sink.cut
@@ -74,12 +96,8 @@ class ModelHandler(InferenceHandler):
         if asked.resumable:
             raise InvalidRequest("resumable: only a streaming answer can be resumed; see /api/stream/{model_name}.")
         self.check_model(name)
-        self.stream = stream = self.services.streams.open(asked.request, [name], owner=self.owner, kept=False)
-        with stream.attach() as self.cursor:
-            outcome = (await outcomes(self.cursor))[name]
-        if isinstance(outcome, Failure):
-            raise outcome.error.again()
-        self.send(outcome.envelope, kind)
+        stream = self.services.streams.open(asked.request, [name], owner=self.owner, kept=False)
+        self.send((await self.result(stream)).envelope, kind)
 
     def check_model(self, name: str) -> None:
         """Raises UnknownModel for a name that this address does not answer for."""

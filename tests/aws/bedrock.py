@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.aws import errors, eventstream, validate
 from tests.aws.models import Model, find
-from tests.aws.script import BadChecksum, Cut, Erred, Fails, Raised, Said, Says, Thought
+from tests.aws.script import BadChecksum, Called, Cut, Erred, Fails, Raised, Said, Says, Thought
 from tests.upstream import Answer, Raw, raw
 
 PATH = re.compile(r"/model/(?P<target>[^/]+)/(?P<operation>converse|converse-stream)")
@@ -54,6 +54,8 @@ def _whole(says: Says) -> Answer:
         if isinstance(piece, Raised | Erred):
             return _failing(waits, as_failure(piece))
     content: list[dict[str, Any]] = [{"text": says.text}]
+    called = [piece for piece in says.pieces if isinstance(piece, Called)]
+    content += [{"toolUse": {"toolUseId": one.id, "name": one.name, "input": one.input}} for one in called]
     if says.thoughts:
         content.insert(0, {"reasoningContent": {"reasoningText": {"text": says.thoughts, "signature": "c2ln"}}})
     whole = {"output": {"message": {"role": "assistant", "content": content}}, "metrics": METRICS}
@@ -106,6 +108,12 @@ def frames(says: Says) -> Iterator[Raw]:
                 {"text": piece} if isinstance(piece, str) else {"reasoningContent": {"text": piece.text}}
             )
             yield eventstream.event("contentBlockDelta", {"delta": delta, "contentBlockIndex": blocks[-1]})
+        elif isinstance(piece, Called):
+            number = blocks[-1] + 1 if blocks else 0
+            if blocks:
+                yield eventstream.event("contentBlockStop", {"contentBlockIndex": blocks[-1]})
+            yield from _call(piece, number)
+            blocks, kind = [*blocks, number], ""
         elif isinstance(piece, dict):
             yield from (eventstream.event(name, payload) for name, payload in piece.items())
         elif isinstance(piece, Raised):
@@ -120,6 +128,16 @@ def frames(says: Says) -> Iterator[Raw]:
         else:
             yield piece
     yield from _ending(says, begun=begun, blocks=blocks)
+
+
+def _call(called: Called, number: int) -> Iterator[bytes]:
+    """Its arguments in two pieces, cut where no JSON is whole; its end comes with the next block, or the last."""
+    at = {"contentBlockIndex": number}
+    start = {"toolUse": {"toolUseId": called.id, "name": called.name}}
+    yield eventstream.event("contentBlockStart", {"start": start, **at})
+    written = json.dumps(called.input)
+    for piece in (written[:1], written[1:]):
+        yield eventstream.event("contentBlockDelta", {"delta": {"toolUse": {"input": piece}}, **at})
 
 
 def _ending(says: Says, *, begun: bool, blocks: list[int]) -> Iterator[bytes]:

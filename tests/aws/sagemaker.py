@@ -15,7 +15,7 @@ from aiohttp import web
 
 from tests.aws import errors, eventstream
 from tests.aws.bedrock import as_failure
-from tests.aws.script import BadChecksum, Cut, Erred, Fails, Raised, Said, Says, Thought
+from tests.aws.script import BadChecksum, Called, Cut, Erred, Fails, Raised, Said, Says, Thought
 from tests.upstream import Raw, raw
 
 PATH = re.compile(r"/endpoints/(?P<target>[^/]+)/(?P<operation>invocations|invocations-response-stream)")
@@ -134,6 +134,9 @@ def chat_stream(says: Says, model_id: str, *, sse: bool, done: bool) -> Iterator
             yield delta({"content": piece})
         elif isinstance(piece, Thought):
             yield delta({"reasoning_content": piece.text})
+        elif isinstance(piece, Called):
+            function = {"name": piece.name, "arguments": json.dumps(piece.input)}
+            yield delta({"tool_calls": [{"index": 0, "id": piece.id, "type": "function", "function": function}]})
         elif isinstance(piece, dict):
             yield line(piece)
         else:

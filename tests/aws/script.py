@@ -21,6 +21,15 @@ class Thought:
 
 
 @dataclass(frozen=True)
+class Called:
+    """A tool that the model wants called."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Raised:
     """An exception in mid-stream."""
 
@@ -43,7 +52,7 @@ class BadChecksum:
 
 BAD_CHECKSUM: Final = BadChecksum()
 
-Piece = str | bytes | dict[str, Any] | asyncio.Event | Cut | Thought | Raised | Erred | BadChecksum
+Piece = str | bytes | dict[str, Any] | asyncio.Event | Cut | Thought | Called | Raised | Erred | BadChecksum
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,10 @@ def says(*pieces: Piece, **how: Any) -> Says:
 
 def thinks(text: str) -> Thought:
     return Thought(text)
+
+
+def calls(id: str, name: str, **input: Any) -> Called:
+    return Called(id, name, input)
 
 
 def raises(member: str, message: str = "The stream broke.", **fields: Any) -> Raised:

@@ -3,7 +3,7 @@
 // that two stacks which would collide there collide here.
 //
 // InfraForge ignores what it does not know in a configuration. This reads one thing more there:
-//     standIn: {outputs: {Key: value}, resources: how many more, fails: true}
+//     standIn: {outputs: {Key: value}, resources: how many more}
 
 "use strict";
 
@@ -26,11 +26,6 @@ for (const id of config.enabledForges ?? []) {
 }
 for (let number = 0; number < (standIn.resources ?? 0); number++) {
   makeParameter(`More${number}`, `/${stack.stackName}/more/${number}`, "more");
-}
-if (standIn.fails) {
-  // A second role of the same name: what InfraForge's own stacks would fail with if two of them shared theirs.
-  makeRole("First", `${stack.stackName}-role`);
-  makeRole("Refused", `${stack.stackName}-role`).addResourceDependency(stack.node.findChild("First"));
 }
 for (const [key, value] of Object.entries(standIn.outputs ?? {})) {
   new CfnOutput(stack, key, { value });

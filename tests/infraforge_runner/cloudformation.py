@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+import requests
+from botocore.session import get_session
 from moto.cloudformation import parsing
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Event, Stack
 from moto.server import ThreadedMotoServer
 
 KEY = "AKIAFORGELINETEST000"
+SECRET = "forgeline/secret+for/tests"  # noqa: S105 - it opens nothing
 GATE = 60.0  # seconds after which a closed gate opens: a test that fails must not hold threads
 
 
@@ -37,11 +40,29 @@ class LocalAws:
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ENDPOINT_URL_S3": self.url,
             "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": "forgeline/secret+for/tests",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def client(self, service: str) -> Any:
+        """The SDK's, which blocks: to look, and to put things there."""
+        return get_session().create_client(
+            service,
+            region_name=self.region,
+            endpoint_url=self.url,
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+        )
+
+    def take_role(self, name: str) -> None:
+        """Makes an IAM role, so that a stack can't."""
+        self.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+
+    def empty(self) -> None:
+        """As it was at first: no stack, no resource."""
+        requests.post(f"{self.url}/moto-api/reset", timeout=GATE).raise_for_status()
 
 
 @contextmanager
@@ -91,15 +112,15 @@ class _Work:
 
     @property
     def create(self) -> Any:
-        def parse_and_create_resource(logical_id: str, resource_json: dict[str, Any], *rest: Any) -> Any:
+        def parse_and_create_resource(logical_id: str, resource_json: dict[str, Any], *rest: Any, **named: Any) -> Any:
             stack = getattr(self._local, "stack", None)
             if stack is None:
-                return self._create(logical_id, resource_json, *rest)
+                return self._create(logical_id, resource_json, *rest, **named)
             of = logical_id, resource_json["Type"]
             _tell(stack, "CREATE_IN_PROGRESS", None, *of)
             self._gate.wait(GATE)
             try:
-                made = self._create(logical_id, resource_json, *rest)
+                made = self._create(logical_id, resource_json, *rest, **named)
             except Exception as error:
                 _tell(stack, "CREATE_FAILED", str(error), *of)
                 raise

@@ -190,6 +190,7 @@ def test_a_name_is_remembered_over_a_pause() -> None:
 def test_the_rest_of_a_secret_is_masked_when_its_beginning_was_released() -> None:
     assert masked_with_pauses([b"id AK", KEY_ID[2:], b"."]) == b"id AK***."
     assert masked_with_pauses([b"kn", KNOWN[2:], b"."]) == b"kn***."
+    assert masked_with_pauses([b"x a_key=abc\x1b[3", b"1mdef\x1b[0m."]) == b"x a_key=***\x1b[31m\x1b[0m."
     assert masked_with_pauses([b"https://u:123", b"45abc@host"]) == b"https://u:123***@host"
 
 

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 from tornado.websocket import WebSocketProtocol13
 
-from server import logwire
+from server import logwire, sinks
 from server.handlers.socket import SocketHandler
+from server.sinks import SocketWriter
 from tests.aio import asynchronous, comes_true
 from tests.server.checks import check_error
 from tests.server.jobs import WrittenJob, written_job
@@ -237,13 +238,23 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @asynchronous
-async def test_a_part_is_encoded_and_framed_once_for_all(tmp_path: Path, encoded: list[Any]) -> None:
+async def test_a_part_is_encoded_and_framed_once_for_all(
+    tmp_path: Path, encoded: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    framed = []
+
+    def count(writer: SocketWriter, payload: bytes) -> bytes:
+        framed.append(payload)
+        return sinks.frame(sinks.TEXT_FRAME, payload)
+
+    monkeypatch.setattr(SocketWriter, "frame", count)
     async with serving(tmp_path) as server, written_job(server) as job:
         talks = [await server.http.ws_connect(server.url + job.socket) for _ in range(50)]
         await comes_true(lambda: job.followers == 50)
         await job.writer.write(LINES)
         assert len({await talk.receive_str() for talk in talks}) == 1
         assert len(encoded) == 1
+        assert len(framed) == 1
         for talk in talks:
             await talk.close()
 

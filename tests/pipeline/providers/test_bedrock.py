@@ -121,12 +121,12 @@ async def test_thoughts_come_apart_from_the_text_and_tokens_from_the_cache_are_t
         ("stop_sequence", "stop_sequence"),
         ("content_filtered", "content_filter"),
         ("guardrail_intervened", "content_filter"),
-        ("tool_use", "other"),
+        ("tool_use", "tool_use"),
         ("invented_tomorrow", "other"),
     ],
 )
 @asynchronous
-async def test_why_it_stopped_is_one_of_five_words(capabilities: tuple[str, ...], told: str, reason: str) -> None:
+async def test_why_it_stopped_is_one_of_our_words(capabilities: tuple[str, ...], told: str, reason: str) -> None:
     async with talking(says("a", stop=told), capabilities=capabilities) as (_, provider, to):
         assert await ask(provider, to) == ["a", Stop(reason), Usage(3, 2)]  # type: ignore[arg-type]
 

@@ -30,6 +30,7 @@ def script(steps: str) -> Route:
         ("pause:0.001; say:a; pause:0.001; say:b;", ["a", "b", *END]),
         ("say:a; stop:max_tokens; usage:3,4", ["a", Stop("max_tokens"), Usage(3, 4)]),
         ("say:a b; unstreamed; say: c", ["a b c", *END]),
+        ("perhaps:1,say:a; perhaps:0,say:b; perhaps:1,perhaps:1,say:c", ["a", "c", *END]),
         ("", END),
     ],
 )
@@ -76,7 +77,9 @@ async def test_a_reply_closed_early_is_counted_once() -> None:
     assert (provider.replies, provider.cancelled) == (0, 1)
 
 
-@pytest.mark.parametrize("steps", ["sing:la", "pause:soon", "fail:whale", "chunks:-1", "usage:1", "stop:now", "hang:1"])
+@pytest.mark.parametrize(
+    "steps", ["sing:la", "pause:soon", "fail:whale", "chunks:-1", "usage:1", "stop:now", "hang:1", "perhaps:2,say:a"]
+)
 @asynchronous
 async def test_a_script_that_cannot_be_played_is_named(steps: str) -> None:
     provider = Scripted()

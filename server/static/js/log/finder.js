@@ -46,16 +46,30 @@ export class Finder {
     return this.current;
   }
 
-  /** The parts [text, isMatch] of a run's text. */
-  parts(text) {
-    if (!this.#query) return [[text, false]];
+  /** The runs of a line, cut where a match begins and ends: [{text, style, isMatch}]. A match may span runs. */
+  parts(runs) {
+    if (!this.#query) return runs;
+    const edges = this.#edges(runs.map((run) => run.text).join('').toLowerCase());
     const parts = [];
-    const lower = text.toLowerCase();
-    let from = 0;
-    for (let at = lower.indexOf(this.#query); at >= 0; at = lower.indexOf(this.#query, from)) {
-      parts.push([text.slice(from, at), false], [text.slice(at, at + this.#query.length), true]);
-      from = at + this.#query.length;
+    let at = 0;
+    for (const { text, style } of runs) {
+      const cuts = edges.filter((edge) => edge > at && edge < at + text.length);
+      for (const [from, to] of pairs([at, ...cuts, at + text.length])) {
+        parts.push({ text: text.slice(from - at, to - at), style, isMatch: edges.filter((edge) => edge <= from).length % 2 === 1 });
+      }
+      at += text.length;
     }
-    return [...parts, [text.slice(from), false]].filter(([part]) => part);
+    return parts;
+  }
+
+  /** Where matches begin and end, in turn. */
+  #edges(line) {
+    const edges = [];
+    for (let at = line.indexOf(this.#query); at >= 0; at = line.indexOf(this.#query, at + this.#query.length)) {
+      edges.push(at, at + this.#query.length);
+    }
+    return edges;
   }
 }
+
+const pairs = (numbers) => numbers.slice(1).map((number, at) => [numbers[at], number]);

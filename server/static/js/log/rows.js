@@ -25,7 +25,7 @@ export class LogRows extends EventTarget {
     this.#finder = finder;
     this.#linkTo = linkTo;
     this.sizer = h('div', { class: 'log-sizer' });
-    this.element = h('div', { class: 'log-rows', tabindex: 0, role: 'region', 'aria-label': 'Log' }, this.sizer);
+    this.element = h('div', { class: 'log-rows', tabindex: 0, role: 'region', 'aria-label': 'Lines of the log' }, this.sizer);
     this.element.addEventListener('scroll', () => {
       this.follow(this.#isAtEnd());
       this.update();
@@ -123,10 +123,10 @@ export class LogRows extends EventTarget {
   }
 
   #spans(number) {
-    return this.#buffer.runs(number).flatMap(({ text, style }) => this.#finder.parts(text).map(([part, isMatch]) => {
-      if (!isMatch && !style) return document.createTextNode(part);
-      return h(isMatch ? 'mark' : 'span', { class: classesOf(style) || null }, part);
-    }));
+    return this.#finder.parts(this.#buffer.runs(number)).map(({ text, style, isMatch }) => {
+      if (!isMatch && !style) return document.createTextNode(text);
+      return h(isMatch ? 'mark' : 'span', { class: classesOf(style) || null }, text);
+    });
   }
 }
 

@@ -1,0 +1,3 @@
+from server.client.cli import main
+
+main()
