@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CDK_APP := tests/infraforge_app
 CDK := $(CDK_APP)/node_modules/.installed
 
-.PHONY: run demo-aws test test-slow check format bench schema cdk clean
+.PHONY: run demo-aws test test-slow check format bench schema screenshots cdk clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
@@ -34,6 +34,9 @@ bench: $(VENV)/.local
 
 schema: $(VENV)/.local
 	$(BIN)/python docs/schema/make.py
+
+screenshots: $(VENV)/.test
+	$(BIN)/python docs/screenshots/make.py
 
 cdk: $(CDK)
 

@@ -57,6 +57,7 @@ class Supervisor:
         self._stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._trouble: Stop | None = None
         self._stepped = 0.0
+        self._step: asyncio.TimerHandle | None = None
         self._environment = {**inherited(os.environ), **self._spec.variables, "FORGELINE_JOB": self._spec.job_id}
         self._secrets = secrets_in(self._environment)
         self._log = os.open(directory.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -161,13 +162,20 @@ class Supervisor:
         self._finish("cancelled" if self._directory.is_cancelled else "interrupted", None, why)
 
     def _read_progress(self, deployment: Deployment, data: bytes) -> None:
-        if deployment.cdk.read(data) and time.monotonic() - self._stepped >= STEP:
-            self._stepped = time.monotonic()
-            with suppress(OSError):  # a full disk is found out by the log
-                self._write(self._status.move(_now(), deployment.cdk.phase, deployment.cdk.progress))
+        if deployment.cdk.read(data) and self._step is None:
+            # What comes sooner is written then: it may be the last word for the minutes that a cluster takes.
+            delay = max(0.0, self._stepped + STEP - time.monotonic())
+            self._step = asyncio.get_running_loop().call_later(delay, self._write_progress, deployment)
+
+    def _write_progress(self, deployment: Deployment) -> None:
+        self._step, self._stepped = None, time.monotonic()
+        with suppress(OSError):  # a full disk is found out by the log
+            self._write(self._status.move(_now(), deployment.cdk.phase, deployment.cdk.progress))
 
     def _finish(self, status: State, returncode: int | None, error: str | None, **more: Any) -> None:
         """`more` are further fields of the outcome."""
+        if self._step is not None:
+            self._step.cancel()
         began, now = self._status.started_at, datetime.now(UTC)
         duration = 0.0 if began is None else (now - datetime.fromisoformat(began)).total_seconds()
         outcome = Outcome(

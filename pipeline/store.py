@@ -183,4 +183,11 @@ def _compare(before: Snapshot, after: Snapshot) -> list[Change]:
                 changes.append(Change(kind, name, "added"))
             elif presets[name] is not old[name] and presets[name] != old[name]:
                 changes.append(Change(kind, name, "changed"))
-    return changes
+    return [*changes, *_healed(before, after, changes)]
+
+
+def _healed(before: Snapshot, after: Snapshot, changes: list[Change]) -> list[Change]:
+    """What was wrong and is not any more, though no preset differs: who was told of the fault must hear of its end."""
+    still = {(change.kind, change.name) for change in changes} | {(fault.kind, fault.name) for fault in after.faults}
+    ended = sorted({(fault.kind, fault.name) for fault in before.faults} - still)
+    return [Change(kind, name, "changed" if name in after.presets[kind] else "removed") for kind, name in ended]

@@ -10,6 +10,7 @@ from tornado.web import Application, RequestHandler, url
 
 from server.handlers.anthropic import MessagesHandler
 from server.handlers.base import NotFoundHandler
+from server.handlers.console import ConsoleHandler
 from server.handlers.docs import DocsHandler, OpenApiHandler
 from server.handlers.door import Door
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 PING_SECONDS = 20  # between pings on a WebSocket; a peer that answers none of them is gone
 
 ROUTES: list[Rule] = [
+    url(r"/", ConsoleHandler),
+    url(r"/static/(.+)", ConsoleHandler),
     url(r"/healthz", HealthHandler),
     url(r"/readyz", ReadyHandler),
     url(r"/metrics", MetricsHandler),

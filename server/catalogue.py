@@ -16,6 +16,7 @@ from pipeline.providers.emd_stacks import Deployment
 from pipeline.runtime import Runtime
 from pipeline.stages.circuit_breaker import Breaker
 from pipeline.store import Change, Snapshot
+from server.recent import recall
 
 
 async def list_models(runtime: Runtime) -> list[dict[str, Any]]:
@@ -29,7 +30,8 @@ async def describe_model(runtime: Runtime, name: str) -> dict[str, Any]:
     if preset is None:
         return {"name": name, "availability": "removed"}
     availability = await runtime.availability(preset)
-    breaker: Breaker = runtime.context.state(name).get("breaker", Breaker())
+    state = runtime.context.state(name)
+    breaker: Breaker = state.get("breaker", Breaker())
     return {
         "name": name,
         "provider": preset.provider,
@@ -39,6 +41,7 @@ async def describe_model(runtime: Runtime, name: str) -> dict[str, Any]:
         "availability": availability.status,
         "reason": availability.reason,
         "breaker": breaker.state(preset.breaker),
+        "recent": recall(state),
     }
 
 

@@ -12,6 +12,7 @@ import structlog
 from infraforge_runner.job import Job
 from infraforge_runner.runner import JobRunner
 from pipeline.eventlog import Feed
+from pipeline.messages import Failure, Result
 from pipeline.presets import MODELS
 from pipeline.runtime import Runtime
 from pipeline.streams import Streams
@@ -19,6 +20,7 @@ from server.access import Access
 from server.catalogue import describe_change, describe_model, list_models, list_presets
 from server.metrics import Metrics
 from server.options import Options
+from server.recent import remember
 from server.served import ServedModels
 
 log = structlog.get_logger(__name__)
@@ -74,8 +76,12 @@ class Services:
     def __post_init__(self) -> None:
         self.metrics.watch(self.runtime, self.streams, self.sockets, self.jobs)
         self.jobs.on_change = self._tell_job
-        self.streams.on_outcome = self.metrics.outcome
+        self.streams.on_outcome = self._hear
         self.runtime.context.announce = self._announce
+
+    def _hear(self, outcome: Result | Failure) -> None:
+        self.metrics.outcome(outcome)
+        remember(self.runtime.context.state(outcome.model), outcome)
 
     def _tell_job(self, job: Job) -> None:
         self.metrics.job(job)

@@ -71,7 +71,7 @@ class Door(RequestHandler):
         """What the access log says beside what it says of every request."""
         return {}
 
-    def compute_etag(self) -> None:
+    def compute_etag(self) -> str | None:
         """None: what changes from one moment to the next is not to be cached, and hashing it costs."""
 
     def offered_key(self) -> str | None:

@@ -120,6 +120,23 @@ def test_a_broken_file_that_breaks_otherwise_is_rejected_again_and_a_mended_one_
     assert faults(lamps) == []
 
 
+def test_a_broken_file_that_says_again_what_it_said_before_is_changed(root: Path) -> None:
+    lamps, path = store(root), root / "lamps" / "desk.yaml"
+    for content, change in {"watts: 5": "added", "watts: a": "rejected", "watts: 5 ": "changed"}.items():
+        write(path, content)
+        assert told(lamps.reload()) == [("lamp", "desk", change)]
+    assert faults(lamps) == []
+
+
+def test_a_file_that_was_never_right_and_is_deleted_is_removed(root: Path) -> None:
+    lamps, path = store(root), root / "lamps" / "desk.yaml"
+    write(path, "watts: a")
+    assert told(lamps.reload()) == [("lamp", "desk", "rejected")]
+    path.unlink()
+    assert told(lamps.reload()) == [("lamp", "desk", "removed")]
+    assert lamps.reload() == []
+
+
 def test_a_broken_file_that_is_deleted_takes_its_last_good_version_along(root: Path) -> None:
     write(root / "lamps" / "desk.yaml", "watts: 5")
     lamps = store(root)

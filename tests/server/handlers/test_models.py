@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from server.recent import KEPT
 from tests.aio import asynchronous
 from tests.server.checks import check_error
 from tests.serving import says, serving
@@ -43,3 +44,16 @@ async def test_a_listing_asks_no_model(tmp_path: Path) -> None:
     async with serving(tmp_path, models=MODELS) as server:
         await server.get("/api/models")
         assert server.scripted.calls == 0
+
+
+@asynchronous
+async def test_how_its_last_answers_went_stands_beside_each_model(tmp_path: Path) -> None:
+    async with serving(tmp_path, models={"m": says("say:hi"), "failing": says("fail:model_error")}) as server:
+        await server.post("/api/models/m", {"text": "hi"})
+        for _ in range(KEPT + 1):
+            await server.post("/api/models/failing", {"text": "hi"})
+        listed = {model["name"]: model["recent"] for model in (await server.get("/api/models")).json["models"]}
+    (answer,) = listed["m"]
+    assert answer["ok"]
+    assert 0 <= answer["time_to_first_token_ms"] <= answer["duration_ms"]
+    assert listed["failing"] == [{"ok": False, "time_to_first_token_ms": None, "duration_ms": None}] * KEPT

@@ -1,0 +1,116 @@
+// Pictures and videos that go with a prompt: taken by picking, dropping and pasting, told apart, shown, given away.
+
+import { h, KeyedList, setText } from '../dom.js';
+import { bytes } from '../format.js';
+import { icon } from '../icons.js';
+import { announce, iconButton } from '../ui.js';
+
+const PICTURES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp'];
+
+/** The pictures, or the one video, of the next request. `zone` is where they may be dropped and pasted. */
+export class Media {
+  #items = []; // {file, url}
+  #strip = h('ul', { class: 'media-strip', 'aria-label': 'Pictures and video' });
+  #problem = h('p', { class: 'problem', role: 'alert' });
+  #input = h('input', { type: 'file', id: 'media-input', class: 'visually-hidden', multiple: true, accept: 'image/png,image/jpeg,image/gif,image/webp,video/*' });
+  #list = new KeyedList(this.#strip, (item) => item.url, (item) => this.#thumbnail(item));
+
+  constructor(zone) {
+    this.#strip.hidden = true;
+    this.element = h('div', { class: 'stack tight' }, this.#strip, this.#problem);
+    this.picker = h('span', { class: 'picker' }, this.#input, h('label', { for: 'media-input', class: 'button quiet' }, icon('image'), h('span', {}, 'Picture or video')));
+    this.#input.addEventListener('change', () => {
+      this.add([...this.#input.files]);
+      this.#input.value = '';
+    });
+    zone.addEventListener('paste', (event) => {
+      const files = [...(event.clipboardData?.files ?? [])];
+      if (files.length > 0) {
+        event.preventDefault();
+        this.add(files);
+      }
+    });
+    this.#acceptDrops(zone);
+  }
+
+  get isEmpty() {
+    return this.#items.length === 0;
+  }
+
+  /** What a request says of them: `frames` as data URIs, `mediaType`, and the files' names. */
+  async read() {
+    const files = this.#items.map((item) => item.file);
+    return {
+      frames: await Promise.all(files.map(dataUri)),
+      mediaType: files.some(isVideo) ? 'video' : 'image',
+      names: files.map((file) => file.name),
+    };
+  }
+
+  add(files) {
+    const refused = files.filter((file) => !isVideo(file) && !PICTURES.includes(file.type));
+    const taken = files.filter((file) => !refused.includes(file));
+    const all = [...this.#items.map((item) => item.file), ...taken];
+    if (refused.length > 0) return this.#refuse(`${refused[0].name || 'That'} is no PNG, JPEG, GIF, WebP or video.`);
+    if (all.some(isVideo) && all.length > 1) return this.#refuse('One video, or pictures: not both, and not two videos.');
+    this.#items.push(...taken.map((file) => ({ file, url: URL.createObjectURL(file) })));
+    this.#draw();
+    announce(`${taken.map((file) => file.name).join(', ')} added.`);
+    return undefined;
+  }
+
+  clear() {
+    for (const item of this.#items) URL.revokeObjectURL(item.url);
+    this.#items = [];
+    this.#draw();
+  }
+
+  #refuse(why) {
+    setText(this.#problem, why);
+  }
+
+  #draw() {
+    setText(this.#problem, '');
+    this.#strip.hidden = this.isEmpty;
+    this.#list.show(this.#items);
+  }
+
+  #thumbnail(item) {
+    const { file, url } = item;
+    const picture = isVideo(file) ? h('span', { class: 'thumb film' }, icon('film')) : h('img', { class: 'thumb', src: url, alt: '' });
+    const remove = iconButton(`Remove ${file.name}`, 'close', () => {
+      URL.revokeObjectURL(url);
+      this.#items = this.#items.filter((one) => one !== item);
+      this.#draw();
+      this.#input.focus();
+    });
+    const element = h('li', {}, picture, h('span', { class: 'media-name' }, h('span', { class: 'clip' }, file.name), h('span', { class: 'dim' }, bytes(file.size))), remove);
+    return { element, update() {} };
+  }
+
+  #acceptDrops(zone) {
+    zone.addEventListener('dragover', (event) => {
+      event.preventDefault();
+      zone.classList.add('dropping');
+    });
+    zone.addEventListener('dragleave', (event) => {
+      if (!zone.contains(event.relatedTarget)) zone.classList.remove('dropping');
+    });
+    zone.addEventListener('drop', (event) => {
+      event.preventDefault();
+      zone.classList.remove('dropping');
+      this.add([...event.dataTransfer.files]);
+    });
+  }
+}
+
+const isVideo = (file) => file.type.startsWith('video/');
+
+function dataUri(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(new Error(`${file.name} can't be read.`));
+    reader.readAsDataURL(file);
+  });
+}

@@ -1,0 +1,87 @@
+// A request as a line for curl, a Python script or a JavaScript module: the same address, the same fields.
+
+const SIDE_BY_SIDE = '/api/multi-inference';
+
+/** The languages, each with what turns a run into its source. Keys are named by a variable and never shown. */
+export const SNIPPETS = {
+  curl: (run) => new Snippet(run).curl(),
+  Python: (run) => new Snippet(run).python(),
+  JavaScript: (run) => new Snippet(run).javascript(),
+};
+
+class Snippet {
+  constructor({ request, names, models }) {
+    const { frames, ...fields } = request;
+    this.fields = models.length > 1 ? { ...fields, models } : fields;
+    this.names = names;
+    this.url = location.origin + (models.length > 1 ? SIDE_BY_SIDE : `/api/stream/${encodeURIComponent(models[0])}`);
+    this.needsKey = sessionStorage.getItem('forgeline.key') !== null;
+  }
+
+  curl() {
+    const key = this.needsKey ? ' \\\n  -H "Authorization: Bearer $FORGELINE_KEY"' : '';
+    const head = `curl -sN ${this.url} \\\n  -H 'Content-Type: application/json' -H 'Accept: application/x-ndjson'${key} \\\n  --data-binary`;
+    if (this.names.length === 0) return `${head} @- <<'JSON'\n${pretty(this.fields)}\nJSON\n`;
+    // An open here-document, so that the shell puts the files in: however large, they are no arguments.
+    const files = this.names.map((name) => `"$(base64 < ${shellQuote(name)} | tr -d '\\n')"`);
+    const body = pretty({ ...this.fields, frames: [] }).replace(/[\\$`]/g, '\\$&').replace('"frames": []', () => `"frames": [${files.join(', ')}]`);
+    return `${head} @- <<JSON\n${body}\nJSON\n`;
+  }
+
+  python() {
+    const frames = this.names.length > 0;
+    const body = JSON.stringify(this.fields, null, 4).replace(/\b(true|false|null)\b(?=,?\n)/g, (word) => ({ true: 'True', false: 'False', null: 'None' })[word]);
+    return [
+      frames && 'import base64',
+      'import json',
+      this.needsKey && 'import os',
+      frames && 'from pathlib import Path',
+      '',
+      'import requests',
+      '',
+      `body = ${body}`,
+      frames && `names = ${JSON.stringify(this.names)}`,
+      frames && 'body["frames"] = [base64.b64encode(Path(name).read_bytes()).decode() for name in names]',
+      `headers = {"Accept": "application/x-ndjson"${this.needsKey ? ', "Authorization": f"Bearer {os.environ[\'FORGELINE_KEY\']}"' : ''}}`,
+      `with requests.post("${this.url}", json=body, headers=headers, stream=True) as answer:`,
+      '    for line in answer.iter_lines():',
+      '        event = json.loads(line)',
+      '        if event.get("type") == "chunk":',
+      '            print(event["delta"], end="", flush=True)',
+      '        elif "error" in event:',
+      '            print(event["error"])',
+      '',
+    ].filter((line) => line !== false).join('\n');
+  }
+
+  javascript() {
+    const frames = this.names.length > 0;
+    const headers = { 'Content-Type': 'application/json', Accept: 'application/x-ndjson' };
+    const key = this.needsKey ? '\n    Authorization: `Bearer ${process.env.FORGELINE_KEY}`,' : '';
+    return [
+      frames && "import { readFile } from 'node:fs/promises';\n",
+      `const body = ${pretty(this.fields)};`,
+      frames && `body.frames = await Promise.all(${JSON.stringify(this.names)}.map((name) => readFile(name, 'base64')));`,
+      `const answer = await fetch('${this.url}', {`,
+      "  method: 'POST',",
+      `  headers: {\n    'Content-Type': '${headers['Content-Type']}',\n    Accept: '${headers.Accept}',${key}\n  },`,
+      '  body: JSON.stringify(body),',
+      '});',
+      'let rest = \'\';',
+      'for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {',
+      '  const lines = (rest + piece).split(\'\\n\');',
+      '  rest = lines.pop();',
+      '  for (const event of lines.map((line) => JSON.parse(line))) {',
+      "    if (event.type === 'chunk') process.stdout.write(event.delta);",
+      '    else if (event.error) console.error(event.error);',
+      '  }',
+      '}',
+      'if (rest) console.error(JSON.parse(rest).error);',
+      '',
+    ].filter((line) => line !== false).join('\n');
+  }
+}
+
+const pretty = (value) => JSON.stringify(value, null, 2);
+
+const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
