@@ -53,7 +53,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 
 def check_all(options: Options) -> None:
-    assert (options.presets, options.data, options.infraforge) == (Path("p"), Path("d"), Path("i"))
+    assert (options.presets, options.data, options.infraforge) == (Path("p"), Path.cwd() / "d", Path.cwd() / "i")
     assert (options.dry_run, options.allow_open) == (False, True)
     assert (options.allow_host, options.allow_origin) == (("a.example", "b.example"), ("https://a.example",))
     assert (options.max_body, options.max_frames, options.max_streams, options.max_sockets) == (1, 2, 3, 4)
