@@ -59,7 +59,7 @@ def check_all(options: Options) -> None:
     assert (options.max_body, options.max_frames, options.max_streams, options.max_sockets) == (1, 2, 3, 4)
     assert (options.heartbeat, options.stream_keep, options.grace, options.drain) == (0.5, 6.0, 7.0, 8.0)
     assert (options.port, options.jobs_at_once, options.log_format) == (0, 9, "json")
-    assert options.api_keys_file == Path("k")
+    assert options.api_keys_file == Path.cwd() / "k"
 
 
 def test_every_option_of_the_contract_is_a_flag() -> None:
