@@ -16,7 +16,7 @@ import structlog
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from infraforge_runner.presets import HYPERPOD
+from infraforge_runner.rendering import HYPERPOD
 from infraforge_runner.runner import DataInUse, Home, JobRunner
 from infraforge_runner.watch import Watch, Watcher
 from pipeline import plugins

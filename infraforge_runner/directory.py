@@ -19,10 +19,13 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from infraforge_runner.job import Job, Spec, Status
+
+T = TypeVar("T")
 
 RESERVE = 65_536  # bytes
 _STAGED, _GONE = ".new-", ".gone-"
@@ -63,20 +66,19 @@ class JobDirectory:
 
     def read(self) -> Job:
         """Raises OSError, msgspec.DecodeError."""
-        spec = msgspec.json.decode((self.path / "spec.json").read_bytes(), type=Spec)
-        return Job(spec, self.read_status())
+        return Job(read_json(self.path / "spec.json", Spec), self.read_status())
 
     def read_status(self) -> Status:
         """Raises OSError, msgspec.DecodeError."""
-        return msgspec.json.decode(self._status.read_bytes(), type=Status)
+        return read_json(self._status, Status)
 
     def write_status(self, status: Status) -> None:
-        """Only for the holder of the lock. Also on a full disk, if it is the last one of this job."""
+        """Only for the holder of the lock. The last one of a job finds room on a full disk too. Raises OSError."""
         content = msgspec.json.encode(status)
         try:
             replace_file(self._status, content)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not status.is_finished:
                 raise
             (self.path / "reserve").unlink(missing_ok=True)
             replace_file(self._status, content)
@@ -108,6 +110,14 @@ def job_directories(jobs: Path) -> list[JobDirectory]:
         elif path.is_dir():
             found.append(JobDirectory(path))
     return found
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Raises OSError, msgspec.DecodeError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except UnicodeDecodeError as error:  # msgspec makes no error of its own of text that is no UTF-8
+        raise msgspec.DecodeError(f"{path.name} is no UTF-8") from error
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -77,7 +77,7 @@ def rename(config: dict[str, Any], suffix: str) -> None:
         eks.own["id"] = new_ids.get(eks.id, "")
     if isinstance(config.get("enabledForges"), list):
         config["enabledForges"] = [new_ids.get(str(id), id) for id in config["enabledForges"]]
-    for forge in config.get("forges") or {}:
+    for forge in config["forges"] if is_infraforge(config) else ():
         for holder in _mappings(config, forge):
             if isinstance(holder.get("dependsOn"), str):
                 holder["dependsOn"] = _depend(holder["dependsOn"], new_ids)

@@ -5,31 +5,39 @@ docs/PRESETS.md tells users the same, key by key.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
+import re2
 from msgspec import Meta, Struct
 
 from pipeline.errors import InvalidRequest
+from pipeline.schema import LARGEST, SchemaError, check
 from pipeline.schema import Path as SchemaPath
-from pipeline.schema import SchemaError, check
-from pipeline.store import NAME, Kind
+from pipeline.store import NAME
 
 Value = str | int | bool
 Seconds = Annotated[float, Meta(gt=0, le=604_800)]
 
-REGION = Annotated[str, Meta(pattern=r"^[a-z]{2}(-[a-z]+)+-\d{1,2}$")]
+Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+"""What every reader of JSON holds exactly."""
+
+# `(?!\n)`: to Python, and not to the editors that are given this pattern, `$` is also before a last line's end.
+REGION = Annotated[str, Meta(pattern=r"^[a-z]{2}(-[a-z]+)+-\d{1,2}(?!\n)$")]
 MAX_TEXT = 200  # characters of an override's value
+MAX_DEPTH = 50  # of a configuration; InfraForge's has 5
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 """Ours, which drive InfraForge: for presets that bring none of their own."""
 
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 # What a script's own safety, and that of the tools it calls, rests on. Of AWS's, a preset chooses the region.
 FORBIDDEN_VARIABLES = re.compile(
-    r"PATH|HOME|IFS|ENV|SHELL|SHELLOPTS|BASHOPTS|PS4|TMPDIR|PERL5.*|RUBY.*|LD_.*|BASH_.*|NODE_.*|npm_.*|PYTHON.*"
-    r"|LC_.*|LANG|LANGUAGE|FORGELINE_.*|AWS_(?!REGION$|DEFAULT_REGION$).*"
+    r"PATH|HOME|IFS|ENV|SHELL|SHELLOPTS|BASHOPTS|PS4|TMPDIR|CDPATH|PERL5.*|RUBY.*|LD_.*|GLIBC_.*|BASH_.*|NODE_.*"
+    r"|JSII_.*|PYTHON.*|GIT_.*|LC_.*|LANG|LANGUAGE|FORGELINE_.*|AWS_(?!REGION$|DEFAULT_REGION$).*"
 )
 
 Action = Literal["deploy", "destroy"]
@@ -43,8 +51,8 @@ class Override(Struct, frozen=True, forbid_unknown_fields=True):
 
     env: str
     type: Literal["string", "integer", "boolean"] = "string"
-    minimum: int | None = None
-    maximum: int | None = None
+    minimum: Whole | None = None
+    maximum: Whole | None = None
     pattern: str | None = None
     enum: tuple[Value, ...] | None = None
     sets: tuple[str, ...] = ()
@@ -52,12 +60,12 @@ class Override(Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self, name: str, value: Any) -> Value:
         """The value, if the rule takes it. Raises InvalidRequest."""
-        if not self._takes(value):
+        if not self.takes(value):
             raise InvalidRequest(f"overrides.{name}: expected {self.rule}.")
         taken: Value = value
         return taken
 
-    def _takes(self, value: Any) -> bool:
+    def takes(self, value: Any) -> bool:
         if self.enum is not None and not any(type(value) is type(one) and value == one for one in self.enum):
             return False
         match self.type:
@@ -72,7 +80,9 @@ class Override(Struct, frozen=True, forbid_unknown_fields=True):
 
     def _matches(self, value: str) -> bool:
         # A control character could end a line of a script's, a log or a header; none belongs in a name.
-        return value.isprintable() and (self.pattern is None or re.fullmatch(self.pattern, value) is not None)
+        if not value.isprintable():
+            return False
+        return self.pattern is None or compile_pattern(self.pattern).fullmatch(value) is not None
 
     @property
     def rule(self) -> str:
@@ -107,7 +117,7 @@ class Serves(Struct, frozen=True, forbid_unknown_fields=True):
 
     model: str
     base_url: str
-    name: Annotated[str, Meta(pattern=f"^{NAME.pattern}$")] | None = None
+    name: Annotated[str, Meta(pattern=rf"^{NAME.pattern}(?!\n)$")] | None = None
     api_key_env: str | None = None
     capabilities: tuple[Literal["text", "image", "video", "stream"], ...] = ("text", "stream")
 
@@ -136,9 +146,20 @@ class HyperPodPreset(Struct, frozen=True, forbid_unknown_fields=True):
 
 def parse(value: Any) -> HyperPodPreset:
     """A preset from a file's content. Raises SchemaError, with the path to what is wrong."""
+    overrides = value.get("overrides") if isinstance(value, dict) else None
+    for name, rule in overrides.items() if isinstance(overrides, dict) else ():
+        _check_override(("overrides", str(name)), rule)
     preset = check(value, HyperPodPreset)
+    _check_json(preset.config, ("config",))
+    owners: dict[str, str] = {}
     for name, rule in preset.overrides.items():
-        _check_rule(("overrides", name), rule, preset.config)
+        path = ("overrides", name)
+        _check_variable((*path, "env"), rule.env)
+        if (owner := owners.setdefault(rule.env, name)) != name:
+            raise SchemaError((*path, "env"), f"{rule.env} is the variable of overrides.{owner} already")
+        _check_rule(path, rule)
+        for index, target in enumerate(rule.sets):
+            _check_target((*path, "sets", index), preset.config, target)
     for action in ("deploy", "destroy"):
         script = getattr(preset.scripts, action)
         if script is not None and not _stays_inside(script):
@@ -146,52 +167,105 @@ def parse(value: Any) -> HyperPodPreset:
     return preset
 
 
-def _check_rule(path: SchemaPath, rule: Override, config: Mapping[str, Any]) -> None:
-    if not VARIABLE.fullmatch(rule.env):
-        raise SchemaError((*path, "env"), f"{rule.env!r} is no name for a variable: expected {VARIABLE.pattern}")
-    if FORBIDDEN_VARIABLES.fullmatch(rule.env):
-        raise SchemaError((*path, "env"), f"no request may set {rule.env}")
+def _check_override(path: SchemaPath, value: Any) -> None:
+    """Each by itself: of the items of a mapping, msgspec does not say which one is wrong."""
+    try:
+        check(value, Override)
+    except SchemaError as error:
+        raise SchemaError((*path, *error.path), error.problem) from error
+
+
+def _check_json(value: Any, path: SchemaPath) -> None:
+    """YAML has more than JSON, which the configuration becomes: dates, sets, numbers without end, keys of any kind."""
+    if len(path) > MAX_DEPTH:
+        raise SchemaError(path, "nested too deep")
+    match value:
+        case None | bool() | str():
+            return
+        case int() if abs(value) <= LARGEST:
+            return
+        case float() if math.isfinite(value):
+            return
+        case list():
+            for index, child in enumerate(value):
+                _check_json(child, (*path, index))
+        case dict():
+            for key, child in value.items():
+                if not isinstance(key, str):
+                    raise SchemaError(path, f"the key {key} is no string: put it into quotes")
+                _check_json(child, (*path, key))
+        case _:
+            raise SchemaError(path, f"{str(value)[:80]} can't be written as JSON: put it into quotes, or change it")
+
+
+def _check_variable(path: SchemaPath, name: str) -> None:
+    if not VARIABLE.fullmatch(name):
+        raise SchemaError(path, f"{name!r} is no name for a variable: expected {VARIABLE.pattern}")
+    if FORBIDDEN_VARIABLES.fullmatch(name):
+        raise SchemaError(path, f"no request may set {name}")
+
+
+def _check_rule(path: SchemaPath, rule: Override) -> None:
     if (rule.minimum is not None or rule.maximum is not None) and rule.type != "integer":
         raise SchemaError(path, "minimum and maximum are for integers")
+    if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
+        raise SchemaError((*path, "minimum"), f"is above the maximum, {rule.maximum}")
     if rule.pattern is not None:
         if rule.type != "string":
             raise SchemaError((*path, "pattern"), "a pattern is for strings")
         try:
-            re.compile(rule.pattern)
-        except re.error as error:
-            raise SchemaError((*path, "pattern"), f"is no regular expression: {error}") from error
-    for index, target in enumerate(rule.sets):
-        try:
-            find(config, target)
-        except KeyError as error:
-            raise SchemaError((*path, "sets", index), f"config has no {error.args[0]}") from error
+            compile_pattern(rule.pattern)
+        except re2.error as error:
+            reason = error.args[0].decode(errors="replace")
+            raise SchemaError((*path, "pattern"), f"is no regular expression of RE2's: {reason}") from error
+    for index, value in enumerate(rule.enum or ()):
+        if not rule.takes(value):
+            raise SchemaError((*path, "enum", index), f"{value!r} is not what the rest of the rule takes")
+
+
+def _check_target(path: SchemaPath, config: Mapping[str, Any], target: str) -> None:
+    try:
+        holder, key = find(config, target)
+    except KeyError as error:
+        raise SchemaError(path, f"config has no {error.args[0]}") from error
+    if isinstance(holder.get(key) if isinstance(holder, dict) else holder[key], dict | list):
+        raise SchemaError(path, f"{target} of config is no single value")
+
+
+@lru_cache
+def compile_pattern(pattern: str) -> Any:
+    """By RE2, whose time is bounded: what a client sends must not hold the server, whatever a preset's pattern is.
+
+    Raises re2.error.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern, options)
 
 
 def find(config: Mapping[str, Any], target: str) -> tuple[Any, str | int]:
-    """The mapping or list that holds the value at a dotted path, and its key there. Raises KeyError."""
-    holder: Any = config
-    *parents, last = target.split(".")
-    for depth, step in enumerate(parents, 1):
+    """The mapping or list that holds the value at a dotted path, and its key there. Raises KeyError.
+
+    A mapping need not have the last key: what InfraForge has a default for is often left out.
+    """
+    holder: Any = None
+    key: str | int = ""
+    value: Any = config
+    steps = target.split(".")
+    for depth, step in enumerate(steps, 1):
+        holder, key = value, int(step) if isinstance(value, list) and _is_number(step) else step
         try:
-            holder = holder[_key(holder, step)]
-        except (LookupError, TypeError, ValueError) as error:
-            raise KeyError(".".join(parents[:depth])) from error
-    if not isinstance(holder, dict | list) or (isinstance(holder, list) and not _is_index(holder, last)):
-        raise KeyError(target)
-    return holder, _key(holder, last)
+            value = holder[key]
+        except (LookupError, TypeError) as error:
+            if depth < len(steps) or not isinstance(holder, dict):
+                raise KeyError(".".join(steps[:depth])) from error
+    return holder, key
 
 
-def _key(holder: Any, step: str) -> str | int:
-    return int(step) if isinstance(holder, list) else step
-
-
-def _is_index(holder: list[Any], step: str) -> bool:
-    return step.isdigit() and int(step) < len(holder)
+def _is_number(step: str) -> bool:
+    return step.isascii() and step.isdigit() and len(step) <= 6
 
 
 def _stays_inside(script: str) -> bool:
     path = PurePosixPath(script)
-    return bool(script) and not path.is_absolute() and ".." not in path.parts and "\0" not in script
-
-
-HYPERPOD: Kind[HyperPodPreset] = Kind("hyperpod", "hyperpod", parse)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in script

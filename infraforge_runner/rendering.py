@@ -14,9 +14,10 @@ from typing import Any
 from msgspec import Struct
 
 from infraforge_runner import forges
-from infraforge_runner.presets import REGION, HyperPodPreset, Value, find
+from infraforge_runner.presets import REGION, HyperPodPreset, Value, find, parse
 from pipeline.errors import InvalidRequest
 from pipeline.schema import SchemaError, check
+from pipeline.store import Kind
 
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 STACK_NAME = "STACK_NAME"
@@ -59,6 +60,19 @@ def render(preset: HyperPodPreset, preset_name: str, values: Mapping[str, Value]
         forges.rename(config, suffix)
     _check_names(config, region, stack_name, given)
     return Rendered(config, region, stack_name, given.variables(region, stack_name), names(config, region, stack_name))
+
+
+def parse_renderable(value: Any) -> HyperPodPreset:
+    """A preset from a file's content, which makes something without any override too. Raises SchemaError."""
+    preset = parse(value)
+    try:
+        render(preset, "", {})
+    except InvalidRequest as error:
+        raise SchemaError(("config",), error.message.removeprefix("config: ")) from error
+    return preset
+
+
+HYPERPOD: Kind[HyperPodPreset] = Kind("hyperpod", "hyperpod", parse_renderable)
 
 
 def names(config: Mapping[str, Any], region: str, stack_name: str) -> tuple[str, ...]:

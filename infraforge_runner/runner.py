@@ -239,13 +239,15 @@ class JobRunner:
         if name is None:
             return None
         root = self._home.presets.resolve()
-        path = (root / name).resolve()
-        if not path.is_relative_to(root) or not path.is_file():
-            raise Unavailable(f"The preset's script {name} is no file in the folder of presets.")
         try:
+            path = (root / name).resolve()
+            if not path.is_relative_to(root) or not path.is_file():  # never opened: a pipe would hold the server
+                raise Unavailable(f"The preset's script {name} is no file in the folder of presets.")
             script = path.read_bytes() if path.stat().st_size <= MAX_SCRIPT else b""
         except OSError as error:
             raise Unavailable(f"The preset's script {name} can't be read: {error.strerror}.") from error
+        except RuntimeError as error:  # how resolve() says it
+            raise Unavailable(f"The preset's script {name} is a link that leads to itself.") from error
         if not script:
             raise Unavailable(f"The preset's script {name} is empty, or larger than {MAX_SCRIPT:,} bytes.")
         return script
@@ -290,11 +292,11 @@ class JobRunner:
 
     def _forget_old(self) -> None:
         """Removes finished jobs beyond what is to be kept, the oldest first."""
-        finished = [kept for kept in self._jobs.values() if kept.job.is_finished and not kept.is_in_use]
+        finished = [kept for kept in self._jobs.values() if kept.job.is_finished]
         oldest = (datetime.now(UTC) - timedelta(days=self._home.keep_days)).isoformat()
         excess = len(finished) - self._home.keep_jobs
         for number, kept in enumerate(finished):
-            if number < excess or kept.job.spec.created_at < oldest:
+            if (number < excess or kept.job.spec.created_at < oldest) and not kept.is_in_use:
                 del self._jobs[kept.job.id]
                 try:
                     kept.directory.remove()
@@ -311,7 +313,11 @@ def _told(job: Job) -> dict[str, Any]:
 
 def _read(directory: JobDirectory) -> Kept | None:
     try:
-        return Kept(directory, directory.read())
+        job = directory.read()
     except (OSError, msgspec.DecodeError) as error:
         log.warning("this is no job", path=str(directory.path), error=str(error))
         return None
+    if job.id != directory.path.name:  # somebody's copy: a queued one would run twice
+        log.warning("this is no job", path=str(directory.path), error=f"it is a copy of {job.id}")
+        return None
+    return Kept(directory, job)

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from infraforge_runner.directory import replace_file
+from infraforge_runner.directory import read_json, replace_file
 from infraforge_runner.presets import Serves
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class Stacks:
     def get(self, region: str, stack_name: str) -> Stack | None:
         """None where no deploy of ours has left anything. Raises OSError, msgspec.DecodeError."""
         try:
-            return msgspec.json.decode(self._path(region, stack_name).read_bytes(), type=Stack)
+            return read_json(self._path(region, stack_name), Stack)
         except FileNotFoundError:
             return None
 
@@ -61,7 +61,7 @@ class Stacks:
         found = []
         for path in sorted(self._folder.glob("*/*.json")):
             try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=Stack))
+                found.append(read_json(path, Stack))
             except (OSError, msgspec.DecodeError) as error:
                 log.warning("what is known of a stack can't be read", path=str(path), error=str(error))
         return found

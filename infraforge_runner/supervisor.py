@@ -72,13 +72,14 @@ class Supervisor:
             await self._begin()
 
     async def _begin(self) -> None:
-        self._write(self._status.begin(_now()))
+        self._status = self._status.begin(_now())
         loop, timeout = asyncio.get_running_loop(), self._spec.preset.timeout
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, Stop("interrupted", "Its supervisor was told to end."))
         loop.call_later(timeout, self._stop, Stop("failed", f"It took longer than its timeout of {timeout:g} s."))
         watching = asyncio.create_task(self._watch_for_cancel(), name="watch for cancel")
         try:
+            self._directory.write_status(self._status)
             await (self._rehearse() if self._spec.dry_run else self._execute())
         except (ForgelineError, OSError) as error:
             self._finish("failed", None, error.message if isinstance(error, ForgelineError) else f"{error}.")

@@ -51,7 +51,7 @@ def spell(path: Path) -> str:
 
 def _explain(message: str, expected: type) -> SchemaError:
     """msgspec's sentence (``Expected `int`, got `str` - at `$.max_tokens` ``) as a path and a sentence of ours."""
-    problem, *at = re.split(r" - at `(\$[^`]*)`\Z", message)
+    problem, *at = re.split(r" - at `(?:key` in `)?(\$[^`]*)`\Z", message)
     path = _parse_path(at[0] if at else "")
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL):
         return SchemaError((*path, unknown[1]), "unknown field" + _known_fields(path, expected))
@@ -62,7 +62,8 @@ def _explain(message: str, expected: type) -> SchemaError:
     if unknown := re.fullmatch(r"Invalid value '(.*)'", problem, re.DOTALL):
         return SchemaError(path, f"expected one of {', '.join(map(repr, _kinds(path, expected)))}, not {unknown[1]!r}")
     problem = re.sub(r"`([^`]*)`", lambda name: _plain(name[1]), problem)
-    return SchemaError(path, problem[:1].lower() + problem[1:])
+    where = "in a key: " if " - at `key` in `" in message else ""
+    return SchemaError(path, where + problem[:1].lower() + problem[1:])
 
 
 def _parse_path(text: str) -> Path:

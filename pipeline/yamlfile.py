@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 MAX_BYTES = 64_000  # parsing holds the loop: 6 µs a byte
 MAX_VALUES = 100_000  # with what its aliases stand for: a few lines of them can mean billions
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class YamlError(ValueError):
@@ -51,6 +53,8 @@ class _Loader(yaml.SafeLoader):
         if node is None:
             return None
         line = node.start_mark.line + 1
+        if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
+            raise YamlError(line, "holds a NUL, or half of a surrogate pair, by an escape: no text has those")
         if not is_alias:
             self._values[node] = 1 + sum(self._values[child] for child in _children(node))
         elif node not in self._values:

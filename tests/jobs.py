@@ -8,7 +8,7 @@ job = await ended(server, job["job_id"])
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,10 +67,11 @@ async def log_of(server: Serving, job_id: str) -> bytes:
         return await response.read()
 
 
-async def follow(server: Serving, job_id: str) -> AsyncIterator[dict[str, Any]]:
-    """The events of a job's log, to its end."""
+async def follow(server: Serving, job_id: str, begin: int = 0) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of a job's log, from this byte to its end."""
     headers = {"Accept": "text/event-stream"}
-    async with server.http.get(f"{server.url}/api/hyperpod/jobs/{job_id}/logs", headers=headers) as response:
+    url = f"{server.url}/api/hyperpod/jobs/{job_id}/logs?from={begin}"
+    async with server.http.get(url, headers=headers) as response:
         assert response.status == 200, await response.text()
         async for line in response.content:
             if line.startswith(b"data: "):

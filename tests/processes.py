@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 
@@ -40,6 +40,8 @@ class Process:
     child: asyncio.subprocess.Process
     http: aiohttp.ClientSession
     first_line: str
+    log: Path  # what it says on standard error, after what servers before it have said there
+    log_begins: int
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,16 +49,25 @@ class Process:
 
     async def stopped(self, number: int = signal.SIGTERM) -> Ended:
         self.child.send_signal(number)
-        out, err = await self.child.communicate()
+        out, _ = await self.child.communicate()
         assert self.child.returncode is not None
-        return Ended(self.child.returncode, self.first_line + out.decode(), err.decode())
+        return Ended(self.child.returncode, self.first_line + out.decode(), self.said())
+
+    def said(self) -> str:
+        """What it has written to standard error so far."""
+        return self.log.read_bytes()[self.log_begins :].decode()
 
     async def status(self, path: str) -> int:
         async with self.http.get(self.url + path) as response:
             return response.status
 
 
-async def start(folder: Path, *flags: str, environ: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
+async def start(
+    folder: Path,
+    *flags: str,
+    environ: Mapping[str, str] | None = None,
+    stderr: int | IO[bytes] = asyncio.subprocess.PIPE,
+) -> asyncio.subprocess.Process:
     arguments = ["--port", "0", "--presets", str(folder / "presets"), "--data", str(folder / "data"), *flags]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FORGELINE_")}
     return await asyncio.create_subprocess_exec(
@@ -66,7 +77,7 @@ async def start(folder: Path, *flags: str, environ: Mapping[str, str] | None = N
         cwd=folder,
         env={**inherited, **(environ or {})},
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
 
 
@@ -78,12 +89,16 @@ async def running(
     stages: list[Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Process]:
+    """A second one on the same folder goes on with the data of the first."""
     write_presets(folder / "presets", models, stages)
-    child = await start(folder, *flags, environ=environ)
+    log = folder / "server.log"
+    with log.open("ab") as stderr:  # a pipe that nobody reads would hold up a server that logs a lot
+        begins = stderr.tell()
+        child = await start(folder, *flags, environ=environ, stderr=stderr)
     assert child.stdout is not None
     try:
         async with aiohttp.ClientSession() as http:
-            yield Process(child, http, (await child.stdout.readline()).decode())
+            yield Process(child, http, (await child.stdout.readline()).decode(), log, begins)
     finally:
         with suppress(ProcessLookupError):
             child.kill()

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from infraforge_runner.job import State
-from infraforge_runner.presets import HYPERPOD, Action
+from infraforge_runner.presets import Action
+from infraforge_runner.rendering import HYPERPOD
 from infraforge_runner.runner import Order
 from pipeline.errors import InvalidRequest
 from pipeline.schema import SchemaError, check
@@ -61,7 +62,9 @@ class SubmitHandler(ApiHandler):
             return None
         if not (0 < len(key) <= MAX_IDEMPOTENCY_KEY and key.isprintable()):
             raise InvalidRequest(f"Idempotency-Key: expected 1 to {MAX_IDEMPOTENCY_KEY} printable characters.")
-        return self.owner, key, hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()
+        # MessagePack has values that JSON has not; whether one of them may stand there is not asked here.
+        told = msgspec.json.encode(body, order="deterministic", enc_hook=str)
+        return self.owner, key, hashlib.sha256(told).hexdigest()
 
 
 class DeployHandler(SubmitHandler):

@@ -125,7 +125,8 @@ def _submitting(path: str, summary: str) -> Operation:
 
 
 def _asking(path: str, summary: str, answer: Any, *parameters: Parameter) -> Operation:
-    errors = (*ALWAYS, 404, 406) if "{" in path else (*ALWAYS, 406)
+    names_job = "{" in path or any(one.name == "before" for one in parameters)
+    errors = (*ALWAYS, 404, 406) if names_job else (*ALWAYS, 406)
     kinds = dict.fromkeys(BODIES, answer)
     return Operation("get", path, _GROUP, summary, parameters=parameters, answers=kinds, errors=errors)
 
