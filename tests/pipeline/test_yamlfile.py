@@ -67,6 +67,8 @@ def test_a_missing_value_has_the_line_of_what_should_hold_it(path: tuple[str | i
         (b"a: \x00\n", 0, "not valid YAML"),
         (b"a: 2001-99-99\n", 0, "month must be in 1..12"),
         (b"a: !!python/object:os.system x\n", 1, "could not determine a constructor"),
+        (b'a: 1\nb: "\\0"\n', 2, "holds a NUL"),
+        (b'a: ["x", "\\uD83E"]\n', 1, "half of a surrogate pair"),
         (b"a: " + b"9" * 5000, 0, "not valid YAML"),
         (b"a: " + b"[" * 5000, 0, "not valid YAML: maximum recursion depth exceeded"),
     ],
