@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 PROC = Path("/proc")
+GIVE_UP_AFTER = 30.0  # seconds, where even SIGKILL is of no use
+PAUSE = 0.01  # seconds for what was killed to be gone
 
 
 def become_subreaper() -> None:
@@ -39,6 +42,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def group_of(pid: int) -> int | None:
+    """The process group; None where there is no such process any more."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def send(pid: int, number: signal.Signals) -> None:
     """A signal to a process that may have ended meanwhile, or be another user's."""
     with suppress(ProcessLookupError, PermissionError):
@@ -48,15 +59,18 @@ def send(pid: int, number: signal.Signals) -> None:
 def end_marked(job_id: str, mark: Path) -> int:
     """Ends every process that has this job in its environment or its mark open, and says how many that were.
 
-    Two looks in a row have to find none: a process may fork behind a look's back.
+    Two looks in a row have to find none: a process may fork behind a look's back. It gives up on what the kernel holds
+    back, after `GIVE_UP_AFTER`.
     """
     variable, file = f"FORGELINE_JOB={job_id}".encode(), mark.stat()
     ended: set[int] = set()
-    clean = 0
-    while clean < 2:
+    clean, until = 0, time.monotonic() + GIVE_UP_AFTER
+    while clean < 2 and time.monotonic() < until:
         found = [pid for pid in _pids() if pid != os.getpid() and _end_if_marked(pid, variable, file)]
         ended.update(found)
         clean = 0 if found else clean + 1
+        if found:
+            time.sleep(PAUSE)
     return len(ended)
 
 

@@ -6,17 +6,17 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from infraforge_runner.mask import Masker
-from infraforge_runner.processes import descendants, send
+from infraforge_runner.processes import GIVE_UP_AFTER, descendants, group_of, send
 from pipeline.silence import SilenceTimer
 
 KILL_AFTER = 5.0  # seconds between the request to end and the order
-GIVE_UP_AFTER = 30.0  # seconds, where even the order is of no use
 LAST_OUTPUT = 1.0  # seconds for the output of what has ended to be read
+HELPER_IS_WAITED_FOR = 0.02  # seconds in which whoever started a helper has noticed its end
 RELEASE_AFTER = 0.2  # seconds of silence after which the masker gives up what is hardly a secret
 READ_SIZE = 65_536
 
@@ -49,7 +49,8 @@ class Script:
     """One command of a job, from its start to the moment when nothing is left of it.
 
     `log` is a descriptor that takes the masked output. `on_trouble` hears of an output that can't be written.
-    One at a time: whatever child of this process ends is taken for the script or what it has left behind.
+    One at a time: a child of this process is the script, or what that has left behind. Only in this process's own
+    group are helpers: the SDK runs a profile's `credential_process` there, and waits for it itself.
     """
 
     def __init__(self, log: int, secrets: Sequence[bytes], on_trouble: Callable[[OSError], None]) -> None:
@@ -67,6 +68,7 @@ class Script:
         self.exited: asyncio.Future[int] = self._loop.create_future()
         self._childless.clear()
         self._output_ended.clear()
+        self._spares_helpers = True
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         ours, theirs = os.pipe()
         try:
@@ -97,19 +99,26 @@ class Script:
         """
         self._reap()
         if not self._childless.is_set():
+            # Once each: many a tool takes the second request for an order, and leaves its work where it is.
+            group = self._process.pid
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
-            self._signal_all(signal.SIGTERM)
+                os.killpg(group, signal.SIGTERM)
+            self._signal_all(signal.SIGTERM, but={group, os.getpgrp()})
             with suppress(TimeoutError):
                 async with asyncio.timeout(KILL_AFTER):
                     await self._childless.wait()
-        async with asyncio.timeout(GIVE_UP_AFTER):
-            while not self._childless.is_set():
-                self._signal_all(signal.SIGKILL)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):  # what was forked behind our back is found at the next look
-                        await self._childless.wait()
-        await self._close_output()
+        self._spares_helpers = False
+        try:
+            async with asyncio.timeout(GIVE_UP_AFTER):
+                while not self._childless.is_set():
+                    self._signal_all(signal.SIGKILL)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(0.05):  # what was forked behind our back is found at the next look
+                            await self._childless.wait()
+                    self._reap()
+        finally:
+            self._loop.remove_signal_handler(signal.SIGCHLD)
+            await self._close_output()
 
     def say(self, text: str) -> None:
         """A line of the supervisor's own, among the output."""
@@ -153,19 +162,26 @@ class Script:
 
     # --- children ----------------------------------------------------------------------------------
 
-    def _signal_all(self, number: signal.Signals) -> None:
+    def _signal_all(self, number: signal.Signals, but: Container[int] = ()) -> None:
+        """To all but the members of these groups."""
         for pid in descendants(os.getpid()):
-            send(pid, number)
+            if group_of(pid) not in but:
+                send(pid, number)
 
     def _reap(self) -> None:
         """Every descendant becomes a child of this process in the end, and is waited for here."""
         try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if self._spares_helpers and group_of(ended.si_pid) in (os.getpgrp(), None):
+                    self._loop.call_later(HELPER_IS_WAITED_FOR, self._reap)
                     return
-                if pid == self._process.pid:
-                    self._process.returncode = os.waitstatus_to_exitcode(status)  # so that it does not wait itself
-                    self.exited.set_result(self._process.returncode)
+                self._wait_for(ended.si_pid)
         except ChildProcessError:
             self._childless.set()
+
+    def _wait_for(self, pid: int) -> None:
+        with suppress(ChildProcessError):  # a helper, whose end somebody else has seen first
+            _, status = os.waitpid(pid, 0)
+            if pid == self._process.pid:
+                self._process.returncode = os.waitstatus_to_exitcode(status)  # so that it does not wait itself
+                self.exited.set_result(self._process.returncode)

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from infraforge_runner.directory import JobDirectory
-from infraforge_runner.job import Job, State, Status
+from infraforge_runner.job import Job, Outcome, State, Status
 from infraforge_runner.script import inherited
 from infraforge_runner.tail import Tail
 from infraforge_runner.watch import Watch, Watcher
@@ -67,6 +67,8 @@ class Supervision:
         if kept.job.status.status == "queued" and (lock := kept.directory.take_lock()) is not None:
             os.close(lock)
             self._queue.append(kept)
+            if kept.directory.is_cancelled:  # the server that was asked died before it had done so
+                self.withdraw(kept)
         else:
             self._follow(kept)
 
@@ -84,7 +86,7 @@ class Supervision:
         """Cancels a job that has not begun; of one that has, its supervisor takes care."""
         if kept in self._queue:
             self._queue.remove(kept)
-            self._settle(kept, "cancelled")
+            self._settle(kept, "cancelled", "It was cancelled before it began.")
 
     async def close(self) -> None:
         """Stops looking; the jobs go on."""
@@ -125,9 +127,8 @@ class Supervision:
         """Takes in what the supervisor wrote. Where it is gone, and its job not finished, somebody has to settle it."""
         has_gone = kept.supervisor is None or kept.supervisor.poll() is not None
         self._read(kept)
-        if not kept.job.is_finished and has_gone and (lock := kept.directory.take_lock()) is not None:
-            self._read(kept)  # it may have finished between the two
-            self._succeed(kept, lock)
+        if not kept.job.is_finished and has_gone:
+            self._succeed(kept)
         if kept.job.is_finished:
             self._under_way.discard(kept)
             self.begin_queued()
@@ -136,14 +137,22 @@ class Supervision:
                 watch, kept.watch, kept.supervisor = kept.watch, None, None
                 watch.cancel()
 
-    def _succeed(self, kept: Kept, lock: int) -> None:
-        """`lock` is of a job whose supervisor is gone."""
+    def _succeed(self, kept: Kept) -> None:
+        """Settles a job whose supervisor is gone, which its lock tells."""
+        if not kept.directory.path.is_dir():
+            self._settle(kept, "interrupted", "Somebody has removed its directory.")
+            return
+        lock = kept.directory.take_lock()
+        if lock is None:
+            return
+        self._read(kept)  # it may have finished before it left
         match kept.job.status.status:
             case "running":
                 log.warning("a supervisor is gone; its job is settled", job_id=kept.job.id)
                 self._start_supervisor(kept, lock)
             case "queued":  # it died before it had begun: another one would too
-                self._settle(kept, "interrupted")
+                state: State = "cancelled" if kept.directory.is_cancelled else "interrupted"
+                self._settle(kept, state, "Its supervisor died before it began; supervisor.log may say why.")
                 os.close(lock)
             case _:
                 os.close(lock)
@@ -159,9 +168,10 @@ class Supervision:
         if status != kept.job.status:
             self._step(kept, status)
 
-    def _settle(self, kept: Kept, state: State) -> None:
-        """Ends a job that no supervisor has begun."""
-        status = kept.job.status.finish(datetime.now(UTC).isoformat(), state, None)
+    def _settle(self, kept: Kept, state: State, why: str) -> None:
+        """Ends a job that no supervisor can end."""
+        outcome = Outcome(returncode=None, command="", duration_seconds=0.0, error=why)
+        status = kept.job.status.finish(datetime.now(UTC).isoformat(), state, outcome)
         try:
             kept.directory.write_status(status)
         except OSError as error:

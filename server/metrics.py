@@ -125,7 +125,8 @@ class Metrics:
     def job(self, job: Job) -> None:
         """A job made a step."""
         result = job.status.result
-        if job.is_finished and result is not None:
+        has_begun = job.status.started_at is not None
+        if job.is_finished and has_begun and result is not None:
             self._job_duration.labels(job.spec.action, job.status.status).observe(result.duration_seconds)
 
     def watch(self, runtime: Runtime, streams: Streams, sockets: Sized, jobs: JobRunner) -> None:

@@ -25,6 +25,7 @@ import msgpack
 import websockets
 from websockets.typing import Subprotocol
 
+from tests.jobs import Serving
 from tests.serving import Server
 
 JSON, MSGPACK = "forgeline.v1.json", "forgeline.v1.msgpack"
@@ -87,7 +88,7 @@ class Talk:
 
 @asynccontextmanager
 async def talking(
-    server: Server, path: str = "/ws", protocols: tuple[str, ...] = (JSON,), **headers: str
+    server: Serving, path: str = "/ws", protocols: tuple[str, ...] = (JSON,), **headers: str
 ) -> AsyncIterator[Talk]:
     async with server.http.ws_connect(server.url + path, protocols=protocols, headers=headers, max_msg_size=0) as ws:
         yield Talk(ws)

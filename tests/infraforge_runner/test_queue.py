@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.aio import asynchronous, comes_true, unhurried
 from tests.jobs import ended, job_of, log_of, post, said, submit, write_hyperpod
 from tests.serving import Server, says, serving
@@ -166,15 +168,18 @@ async def test_a_repeated_key_finds_its_job_after_a_restart(tmp_path: Path) -> N
         assert os.listdir(tmp_path / "data" / "jobs") == [first["job"]["job_id"]]
 
 
+@pytest.mark.parametrize("many", [4, pytest.param(30, marks=pytest.mark.slow)])
 @unhurried
-async def test_after_many_jobs_the_server_has_no_zombie_and_no_more_files_open_than_before(tmp_path: Path) -> None:
+async def test_after_many_jobs_the_server_has_no_zombie_and_no_more_files_open_than_before(
+    tmp_path: Path, many: int
+) -> None:
     write_hyperpod(tmp_path / "presets", deploy="echo hello")
     of_others = children()  # what servers of other tests have left to this process
     async with serving(tmp_path, models=MODELS) as server:
         await ended(server, (await submit(server))["job_id"])  # what is opened once for all is open now
         await comes_true(lambda: children() <= of_others)
         before = len(os.listdir("/proc/self/fd"))
-        for number in range(10):
+        for number in range(many):
             await ended(server, (await submit(server, dry_run=number % 2 == 0))["job_id"])
         await comes_true(lambda: children() <= of_others)
         await comes_true(lambda: len(os.listdir("/proc/self/fd")) <= before)

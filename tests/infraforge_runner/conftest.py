@@ -1,0 +1,20 @@
+"""What tests of jobs share."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.infraforge_runner.living import supervisors
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Of a server whose jobs outlive it, but not the test."""
+    yield tmp_path
+    for pid in supervisors(tmp_path / "data"):
+        os.kill(pid, signal.SIGTERM)  # it ends its job first
