@@ -35,8 +35,8 @@ class EventLog(Generic[T]):
         self._writers_waiting: list[asyncio.Future[None]] = []
         self._crowded_at = math.inf
 
-    def append(self, record: T, size: int = 0) -> None:
-        self.records.append(record)
+    def extend(self, records: Sequence[T], size: int = 0) -> None:
+        self.records += records
         self.size += size
         if self._readers_waiting:
             _wake(self._readers_waiting)
@@ -129,6 +129,8 @@ class Cursor(Generic[T]):
         if self._error is not None:
             raise self._error
         batch = log.records[self.position : self.position + MAX_BATCH]
+        if len(batch) == MAX_BATCH:
+            await asyncio.sleep(0)  # there may be much more of it: the others have their turn
         self.position += len(batch)
         if self.position >= len(log.records):
             self.seen = log.size

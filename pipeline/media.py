@@ -17,6 +17,9 @@ def decode_all(
 
 
 def _decode(message: Message, media_type: MediaType, max_pixels: int | None) -> Message:
+    count = message.shown
+    if not count:
+        return message
     parts: list[str | Frame | Video | ToolCall | ToolResult] = []
     for part in message.parts:
         if isinstance(part, EncodedFrame):
@@ -25,7 +28,6 @@ def _decode(message: Message, media_type: MediaType, max_pixels: int | None) -> 
             parts.append(shown)
         else:
             parts.append(part)
-    count = message.shown
     if count > 1 and any(isinstance(part, Video) for part in parts):
         raise InvalidRequest(
             f"frames: expected either one whole video file or pictures in their order; {count} came, "

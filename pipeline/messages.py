@@ -7,8 +7,9 @@ copies; a provider answers it with a `Reply`, and the last stage turns that into
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from pipeline.errors import ForgelineError
@@ -114,7 +115,7 @@ class ToolChoice:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class InferenceRequest:
     """One question, as asked, whoever answers it.
 
@@ -138,7 +139,8 @@ class InferenceRequest:
         # A seed is a wish by its own definition: who can't follow it answers all the same.
         return (*(("tools",) if tools else ()), *(name for name in self.parameters.extras if name != "seed"))
 
-    def summary(self) -> dict[str, Any]:
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
         """The `request` that envelopes and errors show."""
         return summarize(self.messages, self.media_type, self.parameters)
 
@@ -203,19 +205,21 @@ Close = Callable[[], Awaitable[None] | None]
 
 
 class Closing(Generic[T]):
-    """An async iterable that can be closed at any point, and then closes what it holds.
+    """An async iterable of batches that can be closed at any point, and then closes what it holds.
+
+    A batch is what came at once, and never empty. One by one, each token would pay for the whole way anew: 1.2 µs.
 
     `__aiter__` hands out the generator itself, so iterating costs nothing extra. `aclose()` of a
     generator that was never started runs none of its code, `finally` included; so what has to be
     given back (a connection, a permit, the thing that is wrapped) is held here.
     """
 
-    def __init__(self, parts: AsyncGenerator[T, None], *close: Close) -> None:
-        self._parts = parts
+    def __init__(self, batches: AsyncGenerator[Sequence[T], None], *close: Close) -> None:
+        self._batches = batches
         self._held = close
 
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self._parts
+    def __aiter__(self) -> AsyncIterator[Sequence[T]]:
+        return self._batches
 
     def hold(self, close: Close) -> None:
         """Holds one thing more, to be given back at the close."""
@@ -224,7 +228,7 @@ class Closing(Generic[T]):
     async def aclose(self) -> None:
         """Closes the generator, then what it holds, each once, in that order. Only the task that iterates may."""
         held, self._held = self._held, ()
-        await _close_all(self._parts.aclose, *held)
+        await _close_all(self._batches.aclose, *held)
 
 
 async def _close_all(close: Close, *others: Close) -> None:
@@ -238,20 +242,20 @@ async def _close_all(close: Close, *others: Close) -> None:
 
 
 class Reply(Closing[Part]):
-    """What a provider answers, its first chunk already there.
+    """What a provider answers, in batches, its first chunk already there.
 
     `id` and `model` are the upstream's own names, where it gives any; `streamed` says whether it came in pieces.
     """
 
     def __init__(
         self,
-        parts: AsyncGenerator[Part, None],
+        batches: AsyncGenerator[Sequence[Part], None],
         *close: Close,
         id: str = "",
         model: str = "",
         streamed: bool,
     ) -> None:
-        super().__init__(parts, *close)
+        super().__init__(batches, *close)
         self.id = id
         self.model = model
         self.streamed = streamed
@@ -337,7 +341,7 @@ Event = str | ToolCallPiece | Result | Failure
 
 
 class Events(Closing[Event]):
-    """What a stage returns. A stage that wraps another's events holds their `aclose`.
+    """What a stage returns, in batches. A stage that wraps another's events holds their `aclose`.
 
     One that only has something to give back at their end adds it by `hold`, and returns them as they are.
     """

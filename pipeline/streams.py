@@ -148,11 +148,11 @@ class Streams:
         edition = self._runtime.acquire()
         stream = Stream(secrets.token_urlsafe(18), owner, request.request_id, tuple(models), resumable, kept)
         stream.log.on_idle = partial(stream.left, self._grace)
-        self._append(stream, Start(stream.id, request.summary(), stream.models))
+        self._append(stream, [Start(stream.id, request.summary, stream.models)])
         self._streams[stream.id] = stream
         self._running.add(stream)
         stream.task = asyncio.create_task(self._run(stream, edition, request), name=f"stream {request.request_id}")
-        stream.task.add_done_callback(partial(self._end, stream, edition))
+        stream.task.add_done_callback(partial(self._see_it_ended, stream, edition))
         return stream
 
     def get(self, stream_id: str, owner: str) -> Stream:
@@ -192,10 +192,11 @@ class Streams:
         ]
         if len(asked) == 1:
             await self._answer(stream, edition, asked[0])
-            return
-        async with asyncio.TaskGroup() as group:
-            for inference in asked:
-                group.create_task(self._answer(stream, edition, inference), name=f"model {inference.model}")
+        else:
+            async with asyncio.TaskGroup() as group:
+                for inference in asked:
+                    group.create_task(self._answer(stream, edition, inference), name=f"model {inference.model}")
+        self._end(stream, edition)  # here already, so that readers wake once for the last events
 
     async def _answer(self, stream: Stream, edition: Edition, inference: Inference) -> None:
         """One model's way through the pipeline. Whatever goes wrong is told as its failure."""
@@ -212,8 +213,9 @@ class Streams:
         model, several = inference.model, len(stream.models) > 1
         events = await edition.pipeline(inference)
         try:
-            async for event in events:
-                self._append(stream, Delta(model, event) if several and isinstance(event, str) else event)
+            async for batch in events:
+                told = [Delta(model, one) if isinstance(one, str) else one for one in batch] if several else batch
+                self._append(stream, told)
                 if stream.log.crowded:
                     self.readers_cut += await stream.log.pace()
         finally:
@@ -222,32 +224,29 @@ class Streams:
     def _fail(self, stream: Stream, model: str, error: ForgelineError) -> None:
         """Tells a failure, unless that model has its outcome: a close may fail after the result."""
         if model not in stream.outcomes:
-            self._append(stream, Failure(model, error.again()))
+            self._append(stream, [Failure(model, error.again())])
 
-    def _append(self, stream: Stream, record: Record) -> None:
-        match record:
-            case str():
-                size = RECORD_BYTES + len(record)
-            case Delta(_, text):
-                size = RECORD_BYTES + len(text)
-            case ToolCallPiece():
-                size = RECORD_BYTES + len(record.arguments)
-            case Result() | Failure():
-                size = _size_of_outcome(record)
-                stream.outcomes[record.model] = record
-                self.on_outcome(record)
-            case Start():
-                size = ENVELOPE_BYTES + getsizeof(record.request["text"])
-            case Complete():
-                size = RECORD_BYTES
-        stream.log.append(record, size)
+    def _append(self, stream: Stream, records: Sequence[Record]) -> None:
+        outcome = records[-1]  # nothing comes after it
+        if isinstance(outcome, Result | Failure):
+            stream.outcomes[outcome.model] = outcome
+            self.on_outcome(outcome)
+        size = sum(map(_size, records))
+        stream.log.extend(records, size)
         self._held += size
 
-    def _end(self, stream: Stream, edition: Edition, task: asyncio.Task[None]) -> None:
-        """Runs when the task is done, also when it was cancelled before its first step."""
+    def _see_it_ended(self, stream: Stream, edition: Edition, task: asyncio.Task[None]) -> None:
+        """Ends what was cancelled, be it before its first step."""
+        if not stream.log.ended:
+            self._end(stream, edition)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("stream failed", request_id=stream.request_id, exc_info=task.exception())
+
+    def _end(self, stream: Stream, edition: Edition) -> None:
+        """Tells a failure for every model that has no outcome, and the last record; gives back what the run held."""
         for model in stream.models:
             self._fail(stream, model, stream.stopped or Internal())
-        self._append(stream, Complete())
+        self._append(stream, [Complete()])
         stream.log.end()
         self._runtime.release(edition)
         self._running.discard(stream)
@@ -255,8 +254,6 @@ class Streams:
             self._ended.append((asyncio.get_running_loop().time(), stream))
         else:
             self._forget(stream)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("stream failed", request_id=stream.request_id, exc_info=task.exception())
 
     def _forget_old(self) -> None:
         """Forgets what ended long ago, and more than that where the logs hold too much."""
@@ -269,8 +266,16 @@ class Streams:
         self._held -= stream.log.size
 
 
-def _size_of_outcome(outcome: Result | Failure) -> int:
-    if isinstance(outcome, Failure):
-        return ENVELOPE_BYTES
-    envelope = outcome.envelope
-    return ENVELOPE_BYTES + getsizeof(envelope["response"]["content"][0]["text"])
+def _size(record: Record) -> int:
+    """What a record weighs in memory, about."""
+    match record:
+        case str():
+            return RECORD_BYTES + len(record)
+        case Delta(_, text) | ToolCallPiece(arguments=text):
+            return RECORD_BYTES + len(text)
+        case Result():
+            return ENVELOPE_BYTES + getsizeof(record.envelope["response"]["content"][0]["text"])
+        case Start():
+            return ENVELOPE_BYTES + getsizeof(record.request["text"])
+        case Failure() | Complete():
+            return ENVELOPE_BYTES

@@ -88,10 +88,12 @@ class SseEncoder:
         )
 
     def encode(self, batch: Sequence[Record], first: int) -> bytes:
+        chunk = self._chunk  # a template: a third of the time that a dict and its encoding take
         return b"".join(
-            # A template for chunks: a third of the time that a dict and its encoding take.
-            self._chunk % (seq, seq, to_json(record)) if type(record) is str else self._event(record, seq)
-            for seq, record in enumerate(batch, first)
+            [
+                chunk % (seq, seq, to_json(record)) if type(record) is str else self._event(record, seq)
+                for seq, record in enumerate(batch, first)
+            ]
         )
 
     def _event(self, record: Record, seq: int) -> bytes:

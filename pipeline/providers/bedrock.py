@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.errors import Unavailable
@@ -62,20 +62,20 @@ async def _open_stream(client: Any, request: dict[str, Any], what: str) -> Reply
         answer = await client.converse_stream(**request)
     stream = answer["stream"]
     try:
-        parts = read_stream(stream, what)
-        first = await anext(parts)
+        batches = read_stream(stream, what)
+        first = await anext(batches)
     except BaseException:
         stream.close()
         raise
     # At the close nothing is awaited: the connection is closed, unless it has been read to its end.
-    return Reply(_after(first, parts), parts.aclose, stream.close, **_names(answer, request), streamed=True)
+    return Reply(_after(first, batches), batches.aclose, stream.close, **_names(answer, request), streamed=True)
 
 
 async def _ask(client: Any, request: dict[str, Any], what: str) -> Reply:
     with translating(what):
         answer = await client.converse(**request)
         parts = [*read_answer(answer)]
-    return Reply(_all(parts), **_names(answer, request), streamed=False)
+    return Reply(_whole(parts), **_names(answer, request), streamed=False)
 
 
 def _names(answer: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, str]:
@@ -83,12 +83,13 @@ def _names(answer: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, s
     return {"id": answer["ResponseMetadata"].get("RequestId", ""), "model": masked(request["modelId"])}
 
 
-async def _after(first: Part, rest: AsyncGenerator[Part, None]) -> AsyncGenerator[Part, None]:
+async def _after(
+    first: Sequence[Part], rest: AsyncGenerator[Sequence[Part], None]
+) -> AsyncGenerator[Sequence[Part], None]:
     yield first
-    async for part in rest:
-        yield part
+    async for batch in rest:
+        yield batch
 
 
-async def _all(parts: list[Part]) -> AsyncGenerator[Part, None]:
-    for part in parts:
-        yield part
+async def _whole(parts: Sequence[Part]) -> AsyncGenerator[Sequence[Part], None]:
+    yield parts

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from pipeline.errors import ModelError
+from pipeline.errors import ForgelineError, ModelError
 from pipeline.messages import Chunk, Part, Reasoning, Stop, StopReason, ToolCallPiece, Usage
 from pipeline.providers.chat_errors import error_in_stream
 
@@ -98,20 +98,28 @@ class AnswerReader:
         self._whole = False
         self._rest = bytearray()
 
-    def feed(self, block: bytes) -> Iterator[Chunk]:
-        """The chunks that this block completes. Exhaust it before feeding the next.
+    def feed(self, block: bytes) -> Iterator[Sequence[Part]]:
+        """The chunks that this block completes, as one batch at most. Exhaust it before feeding the next.
 
         Raises ModelError for what can't be read, and what `chat_errors` makes of an upstream's error, after
         the chunks that came before it.
         """
-        for line in self._lines(block):
-            parsed = self._parse(line)
-            if parsed is not None and parsed.choices:
-                yield from self._text(parsed.choices[0])
-            if self.done:
-                return
+        chunks: list[Part] = []
+        try:
+            for line in self._lines(block):
+                parsed = self._parse(line) if line else None
+                if parsed is not None and parsed.choices:
+                    chunks += self._text(parsed.choices[0])
+                if self.done:
+                    break
+        except ForgelineError:
+            if chunks:
+                yield chunks
+            raise
+        if chunks:
+            yield chunks
 
-    def end(self) -> Iterator[Chunk]:
+    def end(self) -> Iterator[Sequence[Part]]:
         """What a last line without a newline holds. Raises ModelError where the answer is not whole."""
         line, self._rest = bytes(self._rest), bytearray()
         self._whole = self._may_be_whole = False
@@ -121,8 +129,8 @@ class AnswerReader:
             if self.finished is None:
                 raise
             parsed = None  # the text is whole; what was cut is the usage
-        if parsed is not None and parsed.choices:
-            yield from self._text(parsed.choices[0])
+        if parsed is not None and parsed.choices and (chunks := self._text(parsed.choices[0])):
+            yield chunks
         if self.finished is None and not self.done:
             raise ModelError("The model's answer broke off: it ended without a finish reason.")
         self.done = True
@@ -212,31 +220,30 @@ def _pieces(calls: list[_Call]) -> Iterator[ToolCallPiece]:
         yield ToolCallPiece(index, call.id or "", function.name or "", function.arguments or "")
 
 
-async def begin_answer(read: Read, reader: AnswerReader) -> AsyncGenerator[Part, None]:
+async def begin_answer(read: Read, reader: AnswerReader) -> AsyncGenerator[Sequence[Part], None]:
     """Reads up to the first chunk (or the end), and returns all parts, that chunk included; Stop and Usage last."""
-    first: Chunk | None = None
-    chunks: Iterator[Chunk] = iter(())
-    while first is None and not reader.done:
-        chunks = await _next(read, reader)
-        first = next(chunks, None)
-    return _parts(read, reader, first, chunks)
+    first: Sequence[Part] = ()
+    batches: Iterator[Sequence[Part]] = iter(())
+    while not first and not reader.done:
+        batches = await _next(read, reader)
+        first = next(batches, ())
+    return _batches(read, reader, first, batches)
 
 
-async def _parts(
-    read: Read, reader: AnswerReader, first: Chunk | None, chunks: Iterator[Chunk]
-) -> AsyncGenerator[Part, None]:
-    if first is not None:
+async def _batches(
+    read: Read, reader: AnswerReader, first: Sequence[Part], others: Iterator[Sequence[Part]]
+) -> AsyncGenerator[Sequence[Part], None]:
+    if first:
         yield first
-    for chunk in chunks:
-        yield chunk
+    for batch in others:
+        yield batch
     while not reader.done:
-        for chunk in await _next(read, reader):
-            yield chunk
-    for part in reader.ending():
-        yield part
+        for batch in await _next(read, reader):
+            yield batch
+    yield reader.ending()
 
 
-async def _next(read: Read, reader: AnswerReader) -> Iterator[Chunk]:
+async def _next(read: Read, reader: AnswerReader) -> Iterator[Sequence[Part]]:
     try:
         block = await read()
     except ModelError:

@@ -5,7 +5,7 @@ No provider of its own: `bedrock` sends and receives what is made and read here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -131,11 +131,11 @@ def read_answer(answer: Mapping[str, Any]) -> Iterator[Part]:
     yield from _ending(answer.get("stopReason"), answer.get("usage"))
 
 
-async def read_stream(events: AsyncIterable[Mapping[str, Any]], what: str) -> AsyncGenerator[Part, None]:
-    """The parts of a ConverseStream, Stop and Usage last. `what` names the model in errors.
+async def read_stream(events: AsyncIterable[Mapping[str, Any]], what: str) -> AsyncGenerator[Sequence[Part], None]:
+    """The parts of a ConverseStream, those of each event at once, Stop and Usage last.
 
-    Raises what `aws_errors` makes of an exception among the events, and ModelError where the stream is damaged or ends
-    before the model has said why it stopped.
+    `what` names the model in errors. Raises what `aws_errors` makes of an exception among the events, and ModelError
+    where the stream is damaged or ends before the model has said why it stopped.
     """
     reason: str | None = None
     usage: Mapping[str, Any] | None = None
@@ -144,12 +144,12 @@ async def read_stream(events: AsyncIterable[Mapping[str, Any]], what: str) -> As
         with translating(what):
             async for event in events:
                 if (delta := event.get("contentBlockDelta")) is not None:
-                    for chunk in _chunks(delta["delta"].get("text"), delta["delta"].get("reasoningContent")):
-                        yield chunk
+                    if chunks := _chunks(delta["delta"].get("text"), delta["delta"].get("reasoningContent")):
+                        yield chunks
                     if (piece := delta["delta"].get("toolUse")) is not None:
-                        yield ToolCallPiece(calls - 1, "", "", piece["input"])
+                        yield [ToolCallPiece(calls - 1, "", "", piece["input"])]
                 elif (call := event.get("contentBlockStart", {}).get("start", {}).get("toolUse")) is not None:
-                    yield ToolCallPiece(calls, call["toolUseId"], call["name"], "")
+                    yield [ToolCallPiece(calls, call["toolUseId"], call["name"], "")]
                     calls += 1
                 elif (stop := event.get("messageStop")) is not None:
                     reason = stop.get("stopReason", "")
@@ -160,14 +160,13 @@ async def read_stream(events: AsyncIterable[Mapping[str, Any]], what: str) -> As
             raise  # else the text is whole: what was lost is the usage
     if reason is None:
         raise ModelError(f"{what} failed: its answer broke off before its end.")
-    for part in _ending(reason, usage):
-        yield part
+    yield _ending(reason, usage)
 
 
-def _chunks(text: str | None, thought: Mapping[str, Any] | None) -> Iterable[Chunk]:
+def _chunks(text: str | None, thought: Mapping[str, Any] | None) -> Sequence[Chunk]:
     if text:
-        return (text,)
-    return (Reasoning(thought["text"]),) if thought and thought.get("text") else ()
+        return [text]
+    return [Reasoning(thought["text"])] if thought and thought.get("text") else []
 
 
 def _ending(reason: str | None, usage: Mapping[str, Any] | None) -> tuple[Stop, Usage]:

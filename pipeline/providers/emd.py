@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -171,10 +171,10 @@ def _name(preset: ModelPreset) -> str:
     return f"{preset.model}/{preset.tag}"
 
 
-async def _masked(reply: Reply) -> AsyncGenerator[Part, None]:
+async def _masked(reply: Reply) -> AsyncGenerator[Sequence[Part], None]:
     try:
-        async for part in reply:
-            yield part
+        async for batch in reply:
+            yield batch
     except ForgelineError as error:
         _hide_secrets(error)
         raise

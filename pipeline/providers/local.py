@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
@@ -192,19 +192,18 @@ class _Generation:
         return answer
 
 
-async def _parts(generation: _Generation, first: dict[str, Any]) -> AsyncGenerator[Part, None]:
+async def _parts(generation: _Generation, first: dict[str, Any]) -> AsyncGenerator[Sequence[Part], None]:
     answer = first
     while "text" in answer:
-        yield answer["text"]
+        yield [answer["text"]]
         answer = await generation.next()
-    yield Stop(_STOP_REASONS.get(answer["end"], "other"))
+    yield [Stop(_STOP_REASONS.get(answer["end"], "other"))]
     if answer["usage"]:
-        yield Usage(*answer["usage"])
+        yield [Usage(*answer["usage"])]
 
 
-async def _say_nothing_is_written() -> AsyncGenerator[Part, None]:
-    yield NOTHING_WRITTEN
-    yield Stop("end_turn")
+async def _say_nothing_is_written() -> AsyncGenerator[Sequence[Part], None]:
+    yield [NOTHING_WRITTEN, Stop("end_turn")]
 
 
 def _chat(inference: Inference, written: list[list[list[str]]]) -> dict[str, Any]:

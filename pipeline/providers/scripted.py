@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -224,11 +224,10 @@ def _joined(parts: list[Part]) -> list[Part]:
     return [text, *others] if text else others
 
 
-async def _play_on(first: list[Part], rest: AsyncGenerator[Part, None]) -> AsyncGenerator[Part, None]:
-    for part in first:
-        yield part
+async def _play_on(first: Sequence[Part], rest: AsyncGenerator[Part, None]) -> AsyncGenerator[Sequence[Part], None]:
+    yield first
     async for part in rest:
-        yield part
+        yield [part]
 
 
 def create(options: Mapping[str, Any], context: Context) -> Scripted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 
 import structlog
@@ -121,14 +121,15 @@ class _Call:
             self._context.announce(self._model)
 
 
-async def _watch(events: Events, call: _Call) -> AsyncGenerator[Event, None]:
+async def _watch(events: Events, call: _Call) -> AsyncGenerator[Sequence[Event], None]:
     """Passes the events on; a failure in the middle of an answer counts too."""
-    async for event in events:
-        if isinstance(event, Result):
+    async for batch in events:
+        outcome = batch[-1]  # nothing comes after it
+        if isinstance(outcome, Result):
             call.succeeded()
-        elif isinstance(event, Failure) and isinstance(event.error, ModelError | Unavailable):
+        elif isinstance(outcome, Failure) and isinstance(outcome.error, ModelError | Unavailable):
             call.failed()
-        yield event
+        yield batch
 
 
 def create(options: Mapping[str, Any], context: Context) -> CircuitBreaker:

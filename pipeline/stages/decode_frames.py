@@ -26,7 +26,9 @@ class DecodeFrames:
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
         messages = decode_all(inference.messages, inference.request.media_type, self._max_pixels)
-        return await proceed(replace(inference, messages=messages))
+        if messages != inference.messages:
+            inference = replace(inference, messages=messages)
+        return await proceed(inference)
 
 
 def create(options: Mapping[str, Any], context: Context) -> DecodeFrames:

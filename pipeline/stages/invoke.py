@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +60,7 @@ def _check_taken(inference: Inference, provider: Provider) -> None:
             raise InvalidRequest(f"{name}: {model} does not take this, for its provider ({kind}) can't pass it on.")
 
 
-async def _watch(reply: Reply, model: str, seconds: float) -> AsyncGenerator[Part, None]:
+async def _watch(reply: Reply, model: str, seconds: float) -> AsyncGenerator[Sequence[Part], None]:
     """The reply as it comes. Raises Unavailable when it falls silent; the time that a reader takes doesn't count."""
     task = asyncio.current_task()
     silent = False
@@ -73,9 +73,9 @@ async def _watch(reply: Reply, model: str, seconds: float) -> AsyncGenerator[Par
 
     with SilenceTimer(seconds, interrupt) as timer:
         try:
-            async for part in reply:
+            async for batch in reply:
                 timer.pause()
-                yield part
+                yield batch
                 timer.heard()
         except asyncio.CancelledError as error:
             if silent and task is not None and task.uncancel() == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,31 +30,35 @@ class NormalizeEnvelope:
         return Events(_tell(inference), inference.call.reply.aclose)
 
 
-async def _tell(inference: Inference) -> AsyncGenerator[Event, None]:
+async def _tell(inference: Inference) -> AsyncGenerator[Sequence[Event], None]:
     texts: list[str] = []
     pieces: list[ToolCallPiece] = []
     usage: Usage | None = None
     reason: StopReason = "other"
     try:
-        async for part in inference.call.reply:
-            if isinstance(part, str):
-                texts.append(part)
-                yield part
-            elif isinstance(part, ToolCallPiece):
-                if inference.request.tools:  # who gave no tools is told text alone
-                    pieces.append(part)
-                    yield part
-            elif isinstance(part, Usage):
-                usage = part
-            elif isinstance(part, Stop):
-                reason = part.reason
+        async for batch in inference.call.reply:
+            told: list[Event] = []
+            for part in batch:
+                if isinstance(part, str):
+                    texts.append(part)
+                    told.append(part)
+                elif isinstance(part, ToolCallPiece):
+                    if inference.request.tools:  # who gave no tools is told text alone
+                        pieces.append(part)
+                        told.append(part)
+                elif isinstance(part, Usage):
+                    usage = part
+                elif isinstance(part, Stop):
+                    reason = part.reason
+            if told:
+                yield told
     except ForgelineError as error:
-        yield Failure(inference.asked, error.again())
+        yield [Failure(inference.asked, error.again())]
         return
     ended, calls = time.monotonic(), _join(pieces)
     if reason == "tool_use" or (calls and reason == "end_turn"):  # some say `stop` where a tool was prescribed
         reason = "tool_use" if calls else "other"
-    yield Result(inference.asked, envelope(inference, "".join(texts), reason, usage, ended), calls)
+    yield [Result(inference.asked, envelope(inference, "".join(texts), reason, usage, ended), calls)]
 
 
 def _join(pieces: Iterable[ToolCallPiece]) -> tuple[ToolCall, ...]:
@@ -70,8 +74,8 @@ def _join(pieces: Iterable[ToolCallPiece]) -> tuple[ToolCall, ...]:
 def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage | None, ended: float) -> dict[str, Any]:
     """The answer that a client gets. `ended` is when the upstream's last byte had come (monotonic seconds)."""
     request, route, call = inference.request, inference.route, inference.call
-    asked = request.summary()
-    sent = _differences(asked, summarize(inference.messages, request.media_type, inference.parameters))
+    asked = request.summary
+    sent = _sent(inference)
     metadata: dict[str, Any] = {
         "request_id": request.request_id,
         "model": route.model,
@@ -106,8 +110,13 @@ def _tokens(usage: Usage) -> dict[str, int | None]:
     return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, **told}
 
 
-def _differences(asked: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in sent.items() if value != asked[key]}
+def _sent(inference: Inference) -> dict[str, Any]:
+    """What was sent otherwise than it was asked."""
+    request, parameters = inference.request, inference.parameters
+    if inference.messages == request.messages and parameters == request.parameters:
+        return {}
+    sent = summarize(inference.messages, request.media_type, parameters)
+    return {key: value for key, value in sent.items() if value != request.summary[key]}
 
 
 def _milliseconds(seconds: float) -> float:

@@ -35,8 +35,10 @@ def fit_parameters(asked: Parameters, model: str, preset: ModelPreset) -> Parame
         raise InvalidRequest(
             f"temperature: the model {model!r} takes at most {preset.limits.temperature:g}, not {asked.temperature:g}."
         )
-    refused: dict[str, Any] = {name: () if name == "stop" else None for name in preset.refuses}
-    return replace(asked, max_tokens=min(asked.max_tokens, preset.limits.max_tokens), **refused)
+    changes: dict[str, Any] = {name: () if name == "stop" else None for name in preset.refuses}
+    if asked.max_tokens > preset.limits.max_tokens:
+        changes["max_tokens"] = preset.limits.max_tokens
+    return replace(asked, **changes) if changes else asked
 
 
 def create(options: Mapping[str, Any], context: Context) -> RouteModel:

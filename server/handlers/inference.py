@@ -30,7 +30,7 @@ class InferenceHandler(ApiHandler):
         if "Last-Event-ID" in self.request.headers:
             raise InvalidRequest("A POST begins a new stream; to resume one, GET /api/streams/{stream_id}.")
         asked = parse(self.body(), self.arrival, self.services.options.max_frames)
-        self.summary = asked.request.summary()
+        self.summary = asked.request.summary
         return asked
 
     def initialize(self) -> None:

@@ -37,15 +37,15 @@ def asked(
     )
 
 
-async def play(steps: Sequence[Any]) -> AsyncGenerator[Any, None]:
-    """Yields the steps; waits for those that are events, raises those that are exceptions."""
+async def play(steps: Sequence[Any]) -> AsyncGenerator[Sequence[Any], None]:
+    """Yields the steps, each by itself; waits for those that are events, raises those that are exceptions."""
     for step in steps:
         if isinstance(step, asyncio.Event):
             await step.wait()
         elif isinstance(step, BaseException):
             raise step
         else:
-            yield step
+            yield [step]
 
 
 class Ledger:
@@ -91,7 +91,7 @@ class Counted:
 async def all_of(iterable: Any) -> list[Any]:
     """Everything, and then the close."""
     try:
-        return [item async for item in iterable]
+        return [item async for batch in iterable for item in batch]
     finally:
         await iterable.aclose()
 
@@ -132,10 +132,10 @@ class Broken:
             return events
         return Events(self._tell(events), events.aclose)
 
-    async def _tell(self, events: Events) -> AsyncGenerator[Event, None]:
-        async for event in events:
+    async def _tell(self, events: Events) -> AsyncGenerator[Sequence[Event], None]:
+        async for batch in events:
             if self._where == "middle":
-                yield event
+                yield batch
                 raise ZeroDivisionError("secret")
 
     def _fail(self) -> None:

@@ -75,8 +75,8 @@ class Driven:
 
     async def _steps(self) -> Any:
         self.reached.set()
-        async for part in play([*self._before, "a", "b"]):
-            yield part
+        async for batch in play([*self._before, "a", "b"]):
+            yield batch
 
     async def check(self) -> None:
         """That all was closed once, that no permit stays, and after the stage's own close no task."""
@@ -84,7 +84,7 @@ class Driven:
         self._before = []
         self.ledger.closed.clear()
         events = await self.run()
-        assert [event async for event in events][:2] == ["a", "b"]
+        assert [event async for batch in events for event in batch][:2] == ["a", "b"]
         await events.aclose()
         assert self.ledger.closed
         assert set(self.ledger.closed) == {1}
@@ -97,7 +97,7 @@ class Driven:
 async def test_a_stage_comes_to_what_follows_with_what_this_test_gives_it(name: str) -> None:
     driven = Driven(name)
     events = await driven.run()
-    assert [event async for event in events][:2] == ["a", "b"]
+    assert [event async for batch in events for event in batch][:2] == ["a", "b"]
     await events.aclose()
     assert driven.reached.is_set(), f"the stage {name!r} does not proceed: feed it what it needs, in `run`"
     await driven.check()
@@ -122,7 +122,7 @@ async def test_an_early_error_of_what_follows_leaves_nothing(name: str) -> None:
 async def test_a_close_in_the_middle_leaves_nothing(name: str) -> None:
     driven = Driven(name)
     events = await driven.run()
-    assert await anext(aiter(events)) == "a"
+    assert await anext(aiter(events)) == ["a"]
     await events.aclose()
     await driven.check()
 

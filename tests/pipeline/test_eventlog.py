@@ -15,7 +15,7 @@ from tests.aio import asynchronous
 def filled(*records: str) -> EventLog[str]:
     log: EventLog[str] = EventLog()
     for record in records:
-        log.append(record, len(record))
+        log.extend([record], len(record))
     return log
 
 
@@ -55,8 +55,8 @@ async def test_a_waiting_read_gets_what_is_appended_before_it_wakes_in_one_batch
     log = filled()
     with log.attach() as cursor:
         task = await waiting(cursor)
-        log.append("a")
-        log.append("b")
+        log.extend(["a"])
+        log.extend(["b"])
         assert await task == ["a", "b"]
 
 
@@ -108,7 +108,7 @@ async def test_a_nudge_makes_a_read_return_empty_handed_and_the_next_goes_on() -
         task = await waiting(cursor)
         cursor.nudge()
         assert await task == []
-        log.append("a")
+        log.extend(["a"])
         assert list(await cursor.read()) == ["a"]
 
 
@@ -142,7 +142,7 @@ async def test_a_cancelled_read_leaves_nothing_behind_and_loses_no_record() -> N
         task.cancel()
         await asyncio.wait([task])
         assert log._readers_waiting == []
-        log.append("a")
+        log.extend(["a"])
         assert list(await cursor.read()) == ["a"]
 
 
@@ -169,9 +169,9 @@ async def test_without_readers_nothing_is_ever_crowded() -> None:
 async def test_the_writer_waits_for_a_cursor_that_is_too_far_behind_until_it_has_read() -> None:
     log = filled()
     with log.attach() as cursor:
-        log.append("x", MAX_LAG)
+        log.extend(["x"], MAX_LAG)
         assert not log.crowded
-        log.append("y", 1)
+        log.extend(["y"], 1)
         assert log.crowded
         pacing = asyncio.create_task(log.pace())
         await asyncio.sleep(0)
@@ -186,13 +186,13 @@ async def test_a_cursor_that_does_not_read_is_cut_off_and_the_writer_goes_on(mon
     monkeypatch.setattr(eventlog, "PATIENCE", 0.01)
     log = filled()
     with log.attach() as slow, log.attach() as quick:
-        log.append("x", MAX_LAG + 1)
+        log.extend(["x"], MAX_LAG + 1)
         assert list(await quick.read()) == ["x"]
         await log.pace()
         with pytest.raises(SlowReader):
             await slow.read()
         assert (log.crowded, log.readers) == (False, 1)
-        log.append("y")
+        log.extend(["y"])
         assert list(await quick.read()) == ["y"]
 
 
@@ -200,7 +200,7 @@ async def test_a_cursor_that_does_not_read_is_cut_off_and_the_writer_goes_on(mon
 async def test_a_slow_cursor_that_leaves_lets_the_writer_go_on() -> None:
     log = filled()
     with log.attach():
-        log.append("x", MAX_LAG + 1)
+        log.extend(["x"], MAX_LAG + 1)
         pacing = asyncio.create_task(log.pace())
         await asyncio.sleep(0)
     await pacing
@@ -210,12 +210,12 @@ async def test_a_slow_cursor_that_leaves_lets_the_writer_go_on() -> None:
 async def test_a_late_reader_that_is_still_catching_up_makes_nobody_wait() -> None:
     log = filled(*["x" * 1000] * (MAX_BATCH + 10))
     with log.attach() as late:
-        log.append("y", MAX_LAG + 1)
+        log.extend(["y"], MAX_LAG + 1)
         assert not log.crowded
         await late.read()
         assert not log.crowded
         assert list(await late.read())[-1] == "y"
-        log.append("z", MAX_LAG + 1)
+        log.extend(["z"], MAX_LAG + 1)
         assert log.crowded
 
 
@@ -226,7 +226,7 @@ async def test_a_reader_that_goes_on_reading_is_never_cut_off(monkeypatch: pytes
 
     async def write() -> None:
         for _ in range(50):
-            log.append("x", MAX_LAG // 2)
+            log.extend(["x"], MAX_LAG // 2)
             if log.crowded:
                 await log.pace()
         log.end()
@@ -243,7 +243,7 @@ async def test_a_reader_that_goes_on_reading_is_never_cut_off(monkeypatch: pytes
 async def test_several_writers_that_wait_all_go_on() -> None:
     log = filled()
     with log.attach() as cursor:
-        log.append("x", MAX_LAG + 1)
+        log.extend(["x"], MAX_LAG + 1)
         pacing = [asyncio.create_task(log.pace()) for _ in range(3)]
         await asyncio.sleep(0)
         await cursor.read()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
@@ -16,10 +16,10 @@ from tests.pipeline.making import asked
 class Journal(list[str]):
     """What was closed, in order."""
 
-    async def numbers(self) -> AsyncGenerator[int, None]:
+    async def numbers(self) -> AsyncGenerator[Sequence[int], None]:
         try:
-            yield 1
-            yield 2
+            yield [1]
+            yield [2]
         finally:
             self.append("generator")
 
@@ -43,8 +43,8 @@ class Journal(list[str]):
 async def test_a_close_in_the_middle_closes_the_generator_and_then_what_it_holds_in_order() -> None:
     journal = Journal()
     closing = Closing(journal.numbers(), journal.later, journal.at_once)
-    async for number in closing:
-        assert number == 1
+    async for numbers in closing:
+        assert numbers == [1]
         break
     await closing.aclose()
     assert journal == ["generator", "later", "at once"]
@@ -56,14 +56,14 @@ async def test_what_was_never_started_gives_back_what_it_holds() -> None:
     closing = Closing(journal.numbers(), journal.at_once)
     await closing.aclose()
     assert journal == ["at once"]
-    assert [number async for number in closing] == []
+    assert [number async for numbers in closing for number in numbers] == []
 
 
 @asynchronous
 async def test_what_was_read_to_its_end_gives_back_what_it_holds() -> None:
     journal = Journal()
     closing = Closing(journal.numbers(), journal.at_once)
-    assert [number async for number in closing] == [1, 2]
+    assert [number async for numbers in closing for number in numbers] == [1, 2]
     await closing.aclose()
     assert journal == ["generator", "at once"]
 
@@ -71,7 +71,7 @@ async def test_what_was_read_to_its_end_gives_back_what_it_holds() -> None:
 @asynchronous
 async def test_iterating_goes_on_where_it_was() -> None:
     closing = Closing(Journal().numbers())
-    assert [await anext(aiter(closing)), await anext(aiter(closing))] == [1, 2]
+    assert [await anext(aiter(closing)), await anext(aiter(closing))] == [[1], [2]]
     await closing.aclose()
 
 
@@ -97,9 +97,9 @@ async def test_one_that_raises_does_not_keep_the_others_from_being_closed() -> N
 async def test_a_generator_that_raises_at_its_close_does_not_either() -> None:
     journal = Journal()
 
-    async def stubborn() -> AsyncGenerator[int, None]:
+    async def stubborn() -> AsyncGenerator[Sequence[int], None]:
         try:
-            yield 1
+            yield [1]
         finally:
             journal.badly()
 
@@ -130,7 +130,7 @@ async def test_a_close_that_is_cancelled_still_closes_the_others() -> None:
 def test_a_summary_counts_frames_and_shows_none() -> None:
     frame = Frame(b"secret", "png", 1, 1)
     message = Message("user", ("one", frame, "two", EncodedFrame("secret", "frames[1]")))
-    assert InferenceRequest((message,), Parameters(max_tokens=5, temperature=None)).summary() == {
+    assert InferenceRequest((message,), Parameters(max_tokens=5, temperature=None)).summary == {
         "text": "one\ntwo",
         "frames_count": 2,
         "media_type": "image",

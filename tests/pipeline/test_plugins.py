@@ -34,10 +34,11 @@ class Shout:
         return Events(self._tell(events), events.aclose)
 
     async def _tell(self, events):
-        async for event in events:
-            if isinstance(event, Result):
-                event.envelope["metadata"]["shouted"] = self._ending
-            yield event
+        async for batch in events:
+            for event in batch:
+                if isinstance(event, Result):
+                    event.envelope["metadata"]["shouted"] = self._ending
+            yield batch
 
 def create(options, context):
     return Shout(options["ending"])
@@ -53,8 +54,8 @@ class Parrot:
         return Reply(self._say(inference.messages[-1].text), streamed=True)
 
     async def _say(self, text):
-        yield text
-        yield Stop("end_turn")
+        yield [text]
+        yield [Stop("end_turn")]
 
     async def availability(self, preset):
         return Availability("available", "it is a parrot")

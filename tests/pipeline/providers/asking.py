@@ -40,7 +40,7 @@ async def ask(provider: Provider, to: Route, asked: Inference | None = None) -> 
 
 async def read_all(reply: Reply) -> list[Part]:
     try:
-        return [part async for part in reply]
+        return [part async for batch in reply for part in batch]
     finally:
         await reply.aclose()
 

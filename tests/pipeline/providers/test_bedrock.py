@@ -145,7 +145,7 @@ async def test_the_reply_is_there_with_the_first_chunk_and_has_awss_id() -> None
     gate = asyncio.Event()
     async with talking(says("Hello", gate, " world")) as (_, provider, to):
         reply = await provider.open(to, inference())
-        assert await anext(aiter(reply)) == "Hello"
+        assert await anext(aiter(reply)) == ["Hello"]
         assert reply.streamed
         assert len(reply.id) == 36
         assert reply.model == CLAUDE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -91,8 +91,8 @@ async def test_events_that_nobody_knows_are_passed_over(event: dict[str, object]
         assert await ask(provider, to) == ["a", "b", *ENDED]
 
 
-async def some(parts: AsyncIterator[Part], count: int) -> list[Part]:
-    return [await anext(parts) for _ in range(count)]
+async def some(batches: AsyncIterator[Sequence[Part]], count: int) -> list[Part]:
+    return [part for _ in range(count) for part in await anext(batches)]
 
 
 @asynchronous
@@ -109,7 +109,7 @@ async def test_two_hundred_streams_at_once_are_whole_and_in_order_while_a_third_
                 parts = aiter(reply)
                 if leaves:
                     return await some(parts, number % 199 + 1) == tokens[: number % 199 + 1]
-                return [part async for part in parts] == [*tokens, *ENDED]
+                return [part async for batch in parts for part in batch] == [*tokens, *ENDED]
             finally:
                 await reply.aclose()
 

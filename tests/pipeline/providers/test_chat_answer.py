@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ def read(blocks: Iterable[bytes], **reader: Any) -> list[Part]:
         return waiting.pop(0) if waiting else b""
 
     async def parts() -> list[Part]:
-        return [part async for part in await begin_answer(next_block, AnswerReader(**reader))]
+        return [part async for batch in await begin_answer(next_block, AnswerReader(**reader)) for part in batch]
 
     return asyncio.run(parts())
 
@@ -99,7 +99,7 @@ def test_garbage_is_a_model_error_and_never_anything_else(garbage: bytes) -> Non
 )
 def test_a_line_that_is_no_chunk_is_an_error_after_the_text_before_it(line: bytes) -> None:
     chunks = AnswerReader().feed(joined(["Hello"], finish=None, usage=None, done=False) + line)
-    assert next(chunks) == "Hello"
+    assert next(chunks) == ["Hello"]
     with pytest.raises(ModelError, match="not a chunk"):
         next(chunks)
 
@@ -183,8 +183,8 @@ def test_one_whole_json_object_is_an_answer_that_did_not_come_in_pieces(indent: 
     answer = {"id": "x", "model": "y", "choices": [{"message": {"content": "Hi\n!"}, "finish_reason": "stop"}]}
     body = json.dumps(answer, indent=indent).encode() + b"\n"
     reader = AnswerReader(whole_json=True)
-    pieces = [piece for byte in body for piece in reader.feed(bytes([byte]))]
-    assert [*pieces, *reader.end(), *reader.ending()] == ["Hi\n!", Stop("end_turn"), Usage(None, None)]
+    batches = [batch for byte in body for batch in reader.feed(bytes([byte]))]
+    assert [*chain(*batches, *reader.end(), reader.ending())] == ["Hi\n!", Stop("end_turn"), Usage(None, None)]
     assert (reader.id, reader.model, reader.streamed) == ("x", "y", False)
 
 
@@ -192,7 +192,7 @@ def test_one_whole_json_object_is_an_answer_that_did_not_come_in_pieces(indent: 
 def test_a_stream_that_calls_itself_json_is_still_a_stream(sse: bool) -> None:
     stream = joined(["Hello", " world"], sse=sse, done=sse)
     reader = AnswerReader(whole_json=True)
-    assert list(reader.feed(stream)) == ["Hello", " world"]
+    assert list(reader.feed(stream)) == [["Hello", " world"]]
     assert reader.streamed
 
 

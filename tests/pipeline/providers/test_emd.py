@@ -171,9 +171,9 @@ async def test_open_returns_with_the_first_chunk_while_the_model_is_still_at_it(
         reply = await open_reply(world)
         assert (reply.id, reply.model, reply.streamed) == ("chatcmpl-1", GEMMA, True)
         parts = aiter(reply)
-        assert await anext(parts) == "Hello"
+        assert await anext(parts) == ["Hello"]
         gate.set()
-        assert [part async for part in parts][:2] == SAID[1:]
+        assert [part async for batch in parts for part in batch][:2] == SAID[1:]
         await reply.aclose()
 
 

@@ -98,7 +98,7 @@ async def test_what_breaks_a_stream_is_a_model_error_after_the_text_before_it(
         async with talking(says("Hello", piece)) as world:
             reply = await world.provider.open(world.route, inference())
             parts = aiter(reply)
-            assert await anext(parts) == "Hello"
+            assert await anext(parts) == ["Hello"]
             with pytest.raises(ModelError) as caught:
                 await anext(parts)
             await reply.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -95,14 +95,14 @@ def test_answers_in_pieces_and_says_why_it_stopped_and_what_it_took(embedded: Ru
 
 @needs_model
 def test_the_first_piece_is_there_when_open_returns(embedded: Running) -> None:
-    async def first() -> tuple[Reply, Part]:
+    async def first() -> tuple[Reply, Sequence[Part]]:
         reply = await begun(embedded.provider)
-        part = asyncio.ensure_future(anext(aiter(reply)))
+        batch = asyncio.ensure_future(anext(aiter(reply)))
         await asyncio.sleep(0)
         await reply.aclose()
-        return reply, part.result()
+        return reply, batch.result()
 
-    reply, part = embedded.run(first())
+    reply, (part,) = embedded.run(first())
     assert isinstance(part, str)
     assert (reply.model, reply.streamed, reply.id[:9]) == ("SmolLM2-135M-Instruct", True, "chatcmpl-")
 
@@ -205,7 +205,7 @@ def test_a_worker_killed_in_the_middle_of_an_answer_is_an_error_of_the_reply_and
         reply = await begun(embedded.provider)
         send(embedded.provider, signal.SIGKILL)
         with pytest.raises(ModelError, match="ended before its answer did"):
-            _ = [part async for part in reply]
+            _ = [part async for batch in reply for part in batch]
         await reply.aclose()
 
     embedded.run(killed())

@@ -127,9 +127,9 @@ async def test_open_returns_with_the_first_chunk_while_the_model_is_still_at_it(
         reply = await asking.open(to, inference())
         assert up.answering == 1
         parts = aiter(reply)
-        assert await anext(parts) == "Hello"
+        assert await anext(parts) == ["Hello"]
         gate.set()
-        assert [part async for part in parts] == [" world", *ENDED]
+        assert [part async for batch in parts for part in batch] == [" world", *ENDED]
         await reply.aclose()
 
 
@@ -165,7 +165,7 @@ async def test_a_cut_in_mid_stream_comes_after_the_text_before_it() -> None:
     async with talking(stream_of(["Hello", gate, CUT])) as (_, asking, to):
         reply = await asking.open(to, inference())
         parts = aiter(reply)
-        assert await anext(parts) == "Hello"
+        assert await anext(parts) == ["Hello"]
         gate.set()
         with pytest.raises(ModelError, match="broke off"):
             await anext(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -62,7 +62,7 @@ async def test_a_model_that_does_not_begin_in_time_is_unavailable() -> None:
 async def test_a_model_that_falls_silent_is_unavailable_after_what_it_said() -> None:
     provider = Counted("a", asyncio.Event())
     events = await invoked(provider, between_tokens=SHORT)
-    assert await anext(aiter(events)) == "a"
+    assert await anext(aiter(events)) == ["a"]
     with pytest.raises(Unavailable, match=r"m fell silent for 0\.02 s in the middle of its answer"):
         await all_of(events)
     assert provider.ledger.closed == [1]
@@ -73,9 +73,10 @@ async def test_a_model_that_falls_silent_is_unavailable_after_what_it_said() -> 
 
 @asynchronous
 async def test_the_time_that_a_slow_reader_takes_is_no_silence_of_the_model() -> None:
-    events, got = await invoked(Counted("a", "b", "c"), between_tokens=SHORT), []
-    async for part in events:
-        got.append(part)
+    got: list[Any] = []
+    events = await invoked(Counted("a", "b", "c"), between_tokens=SHORT)
+    async for batch in events:
+        got += batch
         rested = asyncio.Event()
         asyncio.get_running_loop().call_later(2 * SHORT, rested.set)
         await rested.wait()
@@ -112,10 +113,10 @@ async def test_who_is_cancelled_while_the_model_is_silent_is_cancelled_and_not_t
 
 @asynchronous
 async def test_who_is_cancelled_in_the_very_moment_of_silence_is_cancelled() -> None:
-    async def silent() -> AsyncGenerator[Part, None]:
+    async def silent() -> AsyncGenerator[Sequence[Part], None]:
         try:
             await asyncio.Event().wait()
-            yield "never"
+            yield ["never"]
         except asyncio.CancelledError:  # of the silence; now comes that of the reader
             task.cancel()
             raise

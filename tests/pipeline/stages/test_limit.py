@@ -65,7 +65,7 @@ async def turns(count: int = 3) -> None:
 async def test_a_call_keeps_its_place_until_its_events_are_closed() -> None:
     limited = Limited(queue=0)
     events = await limited()
-    assert await anext(aiter(events)) == "a"
+    assert await anext(aiter(events)) == ["a"]
     with pytest.raises(RateLimited):
         await limited()
     await events.aclose()
