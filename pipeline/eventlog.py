@@ -50,7 +50,7 @@ class EventLog(Generic[T]):
         """A cursor whose first record is the one at `position`. Close it: it is a context manager."""
         cursor = Cursor(self, position)
         self._cursors.add(cursor)
-        self._measure()
+        self._crowded_at = min(self._crowded_at, MAX_LAG + cursor.seen)
         return cursor
 
     @property
@@ -60,6 +60,10 @@ class EventLog(Generic[T]):
     @property
     def crowded(self) -> bool:
         """Whether a cursor is so far behind that the writer should `pace` itself."""
+        if self.size <= self._crowded_at:
+            return False
+        # By what was last known; now it is looked at anew. If readers said how far they are, each batch would cost a look.
+        self._crowded_at = MAX_LAG + min((cursor.seen for cursor in self._cursors), default=math.inf)
         return self.size > self._crowded_at
 
     async def pace(self) -> int:
@@ -80,13 +84,12 @@ class EventLog(Generic[T]):
     def _detach(self, cursor: Cursor[T]) -> None:
         if cursor in self._cursors:
             self._cursors.remove(cursor)
-            self._measure()
+            self._moved()
             if not self._cursors and self.on_idle is not None:
                 self.on_idle()
 
-    def _measure(self) -> None:
-        """Works out the size at which the slowest cursor will be too far behind."""
-        self._crowded_at = MAX_LAG + min((c.seen for c in self._cursors), default=math.inf)
+    def _moved(self) -> None:
+        """A cursor has caught up, or left."""
         if self._writers_waiting:
             _wake(self._writers_waiting)
 
@@ -134,7 +137,7 @@ class Cursor(Generic[T]):
         self.position += len(batch)
         if self.position >= len(log.records):
             self.seen = log.size
-            log._measure()
+            log._moved()
         return batch
 
     def nudge(self) -> None:

@@ -42,7 +42,7 @@ class ToolResult:
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message:
     """One turn. Its parts are text, pictures, a video, or calls of tools and their results, in order.
 
@@ -61,7 +61,7 @@ class Message:
         """The pictures that are decoded."""
         return tuple(part for part in self.parts if isinstance(part, Frame))
 
-    @property
+    @cached_property
     def shown(self) -> int:
         """How many pictures and videos, decoded or not."""
         return sum(isinstance(part, EncodedFrame | Frame | Video) for part in self.parts)
@@ -132,7 +132,7 @@ class InferenceRequest:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
 
-    @property
+    @cached_property
     def wants(self) -> tuple[str, ...]:
         """What not every provider takes, by the names of the fields."""
         tools = self.tools or any(message.calls or message.results for message in self.messages)

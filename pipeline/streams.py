@@ -245,7 +245,8 @@ class Streams:
     def _end(self, stream: Stream, edition: Edition) -> None:
         """Tells a failure for every model that has no outcome, and the last record; gives back what the run held."""
         for model in stream.models:
-            self._fail(stream, model, stream.stopped or Internal())
+            if model not in stream.outcomes:
+                self._fail(stream, model, stream.stopped or Internal())
         self._append(stream, [Complete()])
         stream.log.end()
         self._runtime.release(edition)

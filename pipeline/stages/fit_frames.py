@@ -45,9 +45,9 @@ class FitFrames:
         self._sampler = Sampler(options.video_seconds, options.video_workers)
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        if count := sum(len(message.frames) for message in inference.messages):
-            _refuse(inference, count)
         if any(message.shown for message in inference.messages):
+            if count := sum(len(message.frames) for message in inference.messages):
+                _refuse(inference, count)
             fitted = tuple([await self._fit_message(inference, message) for message in inference.messages])
             if fitted != inference.messages:
                 inference = replace(inference, messages=fitted)
