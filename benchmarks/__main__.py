@@ -42,7 +42,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, with a wider spread")
     parser.add_argument("--only", default="", metavar="WORD", help="only the scenarios whose name has this in it")
-    parser.add_argument("--markdown", action="store_true", help="print the last run's table as Markdown, and measure nothing")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the last run's table as Markdown, and measure nothing"
+    )
     return parser.parse_args()
 
 

@@ -101,6 +101,6 @@ def ask(port: int, path: str, body: dict[str, object] | None = None) -> Any:
     """One request; its JSON. Raises OSError."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)  # noqa: S310 - ours
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         return json.load(answer)

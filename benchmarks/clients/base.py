@@ -48,9 +48,7 @@ class Meter:
 
     def outcome(self, **counted: Any) -> Outcome:
         took = self.seconds
-        cpu, upstream, mine, everything = (
-            new - old for old, new in zip(self._before, self._costs(), strict=True)
-        )
+        cpu, upstream, mine, everything = (new - old for old, new in zip(self._before, self._costs(), strict=True))
         distinct = {self._measured: cpu, self._watched.upstream: upstream, os.getpid(): mine}
         return Outcome(
             seconds=took,

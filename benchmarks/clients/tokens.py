@@ -51,7 +51,7 @@ class Tokens:
         self.chunks += data.count(CHUNK) - seen.count(CHUNK)
         if ERROR in data:
             self.fail(f"an error among the events: {data[data.index(ERROR) :][:300]!r}")
-        for found in COMPLETE.finditer(data, max(0, len(seen) - KEPT)):
+        for found in COMPLETE.finditer(data):
             if found.end() > len(seen):
                 self._finish(int(found[1]))
 

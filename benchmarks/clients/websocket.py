@@ -71,9 +71,7 @@ class Socket(asyncio.Protocol):
         self._transport.close()
 
 
-async def connect(
-    port: int, path: str, heard: Callable[[bytes], None], lost: Callable[[str], None]
-) -> Socket:
+async def connect(port: int, path: str, heard: Callable[[bytes], None], lost: Callable[[str], None]) -> Socket:
     """A socket whose handshake is done. Raises WrongAnswer."""
     handshake = (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import stat
 import struct
 import sys
 from collections.abc import Callable
@@ -44,16 +43,6 @@ class Follower(WebSocketHandler):
         cast(WebSocketProtocol13, self.ws_connection).stream.write(frame)
 
 
-class Pipe(asyncio.Protocol):
-    """Hands on what is written to a named pipe, which writers open and close again."""
-
-    def __init__(self, hear: Callable[[bytes], None]) -> None:
-        self._hear = hear
-
-    def data_received(self, data: bytes) -> None:
-        self._hear(data)
-
-
 class Changes(FileSystemEventHandler):
     """Tells the loop, from watchdog's thread, that the file has grown."""
 
@@ -72,23 +61,22 @@ def fan_out(followers: set[Follower], data: bytes) -> None:
             follower.write_frame(frame)
 
 
-def tell(followers: set[Follower], descriptor: int) -> None:
-    data = os.read(descriptor, 65_536)
+def tell(followers: set[Follower], data: bytes) -> None:
     if data:
         for follower in followers:
             follower.write_message(data)
 
 
-async def follow(path: Path, followers: set[Follower]) -> Callable[[], None]:
+def follow(path: Path, followers: set[Follower]) -> Callable[[], None]:
     """Begins to follow; what it returns ends that."""
     loop = asyncio.get_running_loop()
-    if stat.S_ISFIFO(path.stat().st_mode):
+    if path.is_fifo():
         # For writing too: the pipe then has no end when its writer leaves.
-        pipe = os.fdopen(os.open(path, os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0)
-        transport, _ = await loop.connect_read_pipe(lambda: Pipe(lambda data: fan_out(followers, data)), pipe)
-        return transport.close
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        loop.add_reader(descriptor, lambda: fan_out(followers, os.read(descriptor, 65_536)))
+        return lambda: None
     descriptor, observer = os.open(path, os.O_RDONLY), Observer()
-    handler = Changes(loop, lambda: tell(followers, descriptor))
+    handler = Changes(loop, lambda: tell(followers, os.read(descriptor, 65_536)))
     observer.schedule(handler, str(path.parent), event_filter=[FileModifiedEvent])
     observer.start()
     return observer.stop
@@ -100,7 +88,7 @@ async def serve(path: Path) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.setblocking(False)
     server.add_socket(listener)
-    end = await follow(path, followers)
+    end = follow(path, followers)
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     await until_stdin_closes()
     end()

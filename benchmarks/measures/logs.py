@@ -20,7 +20,19 @@ from benchmarks.world import MeasureFailed, World
 ENDS_WITHIN = 15  # seconds for a job to end, once its script has
 TEXT = " resource AWS::SageMaker::Cluster is being created, and so is all that it depends on; please wait a while ..."
 # What Forgeline's message has around a line: with it, the bytes that both deliver are the same.
-AROUND = '{{"type":"log","job_id":"00000000-0000-4000-8000-000000000000","offset":10000,"next_offset":10130,"text":"{}"}}'
+AROUND = (
+    '{{"type":"log","job_id":"00000000-0000-4000-8000-000000000000","offset":10000,"next_offset":10130,"text":"{}"}}'
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a log is followed, and what has a line written into it."""
+
+    served: Served
+    path: str
+    lines: Path
+    line: str
 
 
 @dataclass(frozen=True)
@@ -31,17 +43,18 @@ class Following:
     seconds: float
     gap: float = 0
 
-    def plan(self, world: World, effort: Effort, served: Served, path: str, lines: Path, line: str) -> followers.Plan:
-        return followers.Plan(
-            port=served.port,
-            path=path,
-            lines=str(lines),
-            line=line,
-            watched=world.watched(served.pid),
+    def of(self, source: Source, world: World, effort: Effort) -> Outcome:
+        plan = followers.Plan(
+            port=source.served.port,
+            path=source.path,
+            lines=str(source.lines),
+            line=source.line,
+            watched=world.watched(source.served.pid),
             followers=effort.clients(self.followers),
             seconds=self.seconds * effort.scale,
             gap=self.gap,
         )
+        return world.client("clients.followers", plan)
 
 
 @dataclass(frozen=True)
@@ -51,14 +64,13 @@ class JobLog:
     following: Following
 
     def __call__(self, world: World, effort: Effort) -> Outcome:
-        target = world.target("forgeline")
+        served = world.target("forgeline").served
         pipe = product.pipe_of(world.work / "forgeline")
         if not pipe.exists():
             os.mkfifo(pipe)
-        with job(target.served.port) as job_id:
-            path = f"/ws/hyperpod/jobs/{job_id}/logs?lines=0"
-            plan = self.following.plan(world, effort, target.served, path, pipe, TEXT)
-            return world.client("clients.followers", plan)
+        with job(served.port) as job_id:
+            source = Source(served, f"/ws/hyperpod/jobs/{job_id}/logs?lines=0", pipe, TEXT)
+            return self.following.of(source, world, effort)
 
 
 @contextmanager
@@ -93,7 +105,7 @@ class BareLog:
         (lines.touch if self.is_file else partial(os.mkfifo, lines))()
         served = Served(module("floors.lines", str(lines)), world.measured, folder / "stderr")
         try:
-            line = AROUND.format("{stamp}" + TEXT)
-            return world.client("clients.followers", self.following.plan(world, effort, served, "/", lines, line))
+            source = Source(served, "/", lines, AROUND.format("{stamp}" + TEXT))
+            return self.following.of(source, world, effort)
         finally:
             served.end()

@@ -76,5 +76,3 @@ class Converse:
             seconds=self.seconds * effort.scale,
         )
         return world.client("floors.converse", plan, core=world.measured)
-
-
