@@ -11,7 +11,7 @@ from benchmarks.scenarios import FLOOR, FORGELINE
 def short(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def spread(values: list[float]) -> str:
@@ -69,6 +69,21 @@ def as_markdown(results: Results) -> str:
     lines += [_markdown([f"**{row[0]}**"] + [""] * (len(head) - 1) if len(row) == 1 else row) for row in body]
     said = [f"- {note}" for note in notes(results)]
     return "\n".join(["  \n".join(heading(results)), "", *lines, *([""] if said else []), *said])
+
+
+def disagreements(before: Results, after: Results) -> list[str]:
+    """Figures whose spreads in two runs do not even touch; ratios where there are any: the rest is the machine's."""
+    found = {(line.scenario, line.label): _telling(line) for line in before.lines}
+    said = []
+    for line in after.lines:
+        old, new = found.get((line.scenario, line.label), []), _telling(line)
+        if old and new and (min(new) > max(old) or max(new) < min(old)):
+            said.append(f"{line.scenario}: {line.label}: {spread(old)} before, {spread(new)} now")
+    return said
+
+
+def _telling(line: Line) -> list[float]:
+    return line.compared(FORGELINE) or line.values(FORGELINE)
 
 
 def _markdown(cells: list[str]) -> str:

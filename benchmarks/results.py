@@ -16,7 +16,7 @@ from benchmarks.figures import AnyAim
 from benchmarks.scenarios import FLOOR
 
 FOLDER = Path(__file__).parent / "results"
-LATEST = FOLDER / "latest.json"
+LATEST, PREVIOUS = FOLDER / "latest.json", FOLDER / "previous.json"
 PACKAGES = ("tornado", "aiohttp", "aiobotocore", "msgspec", "watchdog")
 
 
@@ -64,7 +64,10 @@ class Results(msgspec.Struct, kw_only=True):
     doubts: list[str]
 
     def save(self) -> None:
+        """As the latest; the one that was becomes the previous."""
         FOLDER.mkdir(exist_ok=True)
+        if LATEST.exists():
+            LATEST.replace(PREVIOUS)
         LATEST.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
