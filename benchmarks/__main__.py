@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from benchmarks import plots, proc, report, results
 from benchmarks.effort import FULL, QUICK
@@ -15,12 +16,17 @@ from benchmarks.runner import Runner
 from benchmarks.scenarios import FLOOR, FORGELINE, QUESTIONS, SCENARIOS, Scenario
 from benchmarks.world import World
 
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BEGIN, END = "<!-- table: python -m benchmarks --publish -->", "<!-- end of table -->"
+
 
 def main() -> int:
     options = arguments()
-    if options.markdown:
-        print(report.as_markdown(results.load()))
+    if options.publish:
+        publish(results.load())
         return 0
+    if options.compare:
+        return compare(results.load(results.PREVIOUS), results.load())
     # A terminated benchmark unwinds as an interrupted one does, and so ends what it started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     proc.allow_open_files()
@@ -42,10 +48,27 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, with a wider spread")
     parser.add_argument("--only", default="", metavar="WORD", help="only the scenarios whose name has this in it")
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the last run's table as Markdown, and measure nothing"
-    )
+    parser.add_argument("--publish", action="store_true", help="only put the last run's table and plots into docs/")
+    parser.add_argument("--compare", action="store_true", help="only say where the last two runs do not agree")
     return parser.parse_args()
+
+
+def publish(found: results.Results) -> None:
+    """What stands between the marks of the page is replaced by the table."""
+    page = (DOCS / "PERFORMANCE.md").read_text()
+    before, _, rest = page.partition(f"{BEGIN}\n")
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"docs/PERFORMANCE.md has no {BEGIN} and {END}")
+    (DOCS / "PERFORMANCE.md").write_text(f"{before}{BEGIN}\n\n{report.as_markdown(found)}\n\n{END}{after}")
+    (DOCS / "performance").mkdir(exist_ok=True)
+    plots.draw(found, DOCS / "performance")
+
+
+def compare(before: results.Results, after: results.Results) -> int:
+    differing = report.disagreements(before, after)
+    print("\n".join(differing or ["the last two runs agree within their spread"]))
+    return 1 if differing else 0
 
 
 def chosen(word: str) -> list[Scenario]:

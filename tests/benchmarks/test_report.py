@@ -80,6 +80,13 @@ def test_a_table_in_markdown_has_as_many_cells_in_every_row() -> None:
     assert len(rows) == 4
 
 
+def test_two_runs_agree_where_the_spreads_of_their_ratios_touch() -> None:
+    before = results_of(a_line(AtLeast(1), [100, 100], [50, 60]))
+    assert report.disagreements(before, results_of(a_line(AtLeast(1), [200, 200], [118, 140]))) == []
+    (said,) = report.disagreements(before, results_of(a_line(AtLeast(1), [200, 200], [122, 140])))
+    assert said == "a scenario: requests: 0.55 (0.5..0.6) before, 0.655 (0.61..0.7) now"
+
+
 def test_quantiles_are_in_half_percents() -> None:
     outcome = Outcome(seconds=1, whole_ms=quantiles([number / 1000 for number in range(201)]))
     assert (outcome.whole_p50, outcome.whole_p99) == (100, 198)
