@@ -52,13 +52,14 @@ class Held:
     async def _send(self, gap: float) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
-        while self._streams:
+        while open_ones := deque(one for one in self._streams if not one[0].is_closing()):
+            self._streams = open_ones
+            transport, model = self._streams[0]
+            transport.write(answers.token(model, f"@{time.time():.6f}@"))
+            self._streams.rotate(-1)
             due += gap
             await asyncio.sleep(due - loop.time())
-            transport, model = self._streams.popleft()
-            if not transport.is_closing():
-                transport.write(answers.token(model, f"@{time.time():.6f}@"))
-                self._streams.append((transport, model))
+        self._streams.clear()
 
 
 class Connection(asyncio.BufferedProtocol):

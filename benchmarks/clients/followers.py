@@ -12,6 +12,7 @@ import random
 import re
 import sys
 import time
+from typing import Any
 
 import msgspec
 
@@ -80,7 +81,8 @@ class Log:
 
     async def _first(self, event: asyncio.Event) -> None:
         waiting = asyncio.ensure_future(event.wait())
-        await asyncio.wait([waiting, self.failed], timeout=HANGS, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [waiting, self.failed]
+        await asyncio.wait(either, timeout=HANGS, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         if self.failed.done():
             self.failed.result()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from benchmarks.clients import held, tokens
 from benchmarks.effort import Effort
 from benchmarks.floors import converse
 from benchmarks.outcome import Outcome
 from benchmarks.targets import Question, forgeline_body
 from benchmarks.world import World
+
+BEFORE = 20  # streams that a process has had when its memory is looked at
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Socket:
 
 @dataclass(frozen=True)
 class Hold:
-    """Streams that stay open, at a process that has done nothing before but a few requests."""
+    """Streams that stay open, at a process that has had no more than a few before: its memory has no gaps to fill."""
 
     target: str
     question: Question
@@ -53,10 +57,12 @@ class Hold:
                 marker=asked.marker,
                 chunks=asked.chunks,
                 watched=world.watched(target.served.pid),
-                streams=effort.clients(self.streams),
-                seconds=self.seconds * effort.scale,
+                streams=BEFORE,
+                seconds=0,
             )
-            return world.client("clients.held", plan)
+            world.client("clients.held", plan)  # what is made once, for the first stream, is not what a stream takes
+            streams, seconds = effort.clients(self.streams), self.seconds * effort.scale
+            return world.client("clients.held", replace(plan, streams=streams, seconds=seconds))
 
 
 @dataclass(frozen=True)
