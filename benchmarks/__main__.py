@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks import plots, proc, report, results
 from benchmarks.effort import FULL, QUICK
 from benchmarks.runner import Runner
-from benchmarks.scenarios import FLOOR, FORGELINE, QUESTIONS, SCENARIOS, Scenario
+from benchmarks.scenario import FLOOR, FORGELINE, Scenario
+from benchmarks.scenarios import QUESTIONS, SCENARIOS
 from benchmarks.world import World
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Line, Results
-from benchmarks.scenarios import FLOOR, FORGELINE
+from benchmarks.scenario import FLOOR, FORGELINE
 
 PLAIN = re.compile(r"plain requests, (\d+) clients?")
 BUSY = "plain requests, 32 clients"

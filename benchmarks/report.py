@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from benchmarks.results import Line, Results
-from benchmarks.scenarios import FLOOR, FORGELINE
+from benchmarks.scenario import FLOOR, FORGELINE
 
 
 def short(value: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.figures import AnyAim
-from benchmarks.scenarios import FLOOR
+from benchmarks.scenario import FLOOR
 
 FOLDER = Path(__file__).parent / "results"
 LATEST, PREVIOUS = FOLDER / "latest.json", FOLDER / "previous.json"

@@ -10,7 +10,7 @@ from benchmarks.effort import WARM, Effort
 from benchmarks.outcome import Outcome
 from benchmarks.proc import StartFailed
 from benchmarks.results import Line
-from benchmarks.scenarios import FLOOR, Measure, Scenario
+from benchmarks.scenario import FLOOR, Measure, Scenario
 from benchmarks.world import MeasureFailed, World
 
 BUSY = 0.95  # of a core: then the load side may have been the limit

@@ -11,7 +11,8 @@ from benchmarks import plots, report
 from benchmarks.figures import AnyAim, AtLeast, AtMost, Below, Beyond, Within
 from benchmarks.outcome import Outcome, quantiles
 from benchmarks.results import Line, Results
-from benchmarks.scenarios import FLOOR, FORGELINE, SCENARIOS
+from benchmarks.scenario import FLOOR, FORGELINE
+from benchmarks.scenarios import SCENARIOS
 
 
 def a_line(aim: AnyAim | None, floor: list[float | None], mine: list[float | None], **keys: str) -> Line:

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.effort import WARM
 from benchmarks.measures.asking import Ask
-from benchmarks.scenarios import PLAIN, QUESTIONS, SCENARIOS, Scenario
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios import PLAIN, QUESTIONS, SCENARIOS
 from benchmarks.world import World
 
 
