@@ -17,6 +17,7 @@ from benchmarks.targets import Forgeline, Question
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN = 20  # seconds
+JOB_ENDS = 120  # seconds: it outlives a server, also one whose benchmark was killed
 LINES = "lines"  # the preset of the job whose log is followed
 AWS = {
     "AWS_ACCESS_KEY_ID": "AKIABENCHMARK",
@@ -79,7 +80,7 @@ def write_presets(work: Path, upstream: int, questions: Iterable[Question]) -> N
             )
     (folder / "hyperpod" / f"{LINES}.sh").write_text(SCRIPT.format(pipe=pipe_of(work)))
     (folder / "hyperpod" / f"{LINES}.yaml").write_text(
-        f"config: {{global: {{stackName: {LINES}}}}}\nscripts: {{deploy: hyperpod/{LINES}.sh}}\n"
+        f"config: {{global: {{stackName: {LINES}}}}}\nscripts: {{deploy: hyperpod/{LINES}.sh}}\ntimeout: {JOB_ENDS}\n"
     )
 
 
