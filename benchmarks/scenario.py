@@ -32,7 +32,7 @@ class Scenario:
     floor: Measure
     forgeline: Measure
     others: Callable[[str], Measure] | None = None  # the same of any target that passes on OpenAI's requests
-    rounds: int = 5  # at most
+    rounds: int = 4  # at most
 
     def sides(self, others: list[str]) -> dict[str, Measure]:
         """By column."""
@@ -40,7 +40,7 @@ class Scenario:
         return {FLOOR: self.floor, **further, FORGELINE: self.forgeline}
 
 
-def asked(name: str, question: Question, *figures: Figure, rounds: int = 5, **load: Any) -> Scenario:
+def asked(name: str, question: Question, *figures: Figure, rounds: int = 4, **load: Any) -> Scenario:
     """A scenario that every target can take part in. `load` is that of Ask."""
 
     def ask(target: str) -> Ask:

@@ -38,8 +38,8 @@ THREE = Question("plain-20ms", others=("plain-10ms", "plain"))
 THREE_AT_ONCE = Question("plain", others=("plain-1", "plain-2"))
 
 PLAIN_32 = Ask("forgeline", PLAIN, clients=32, seconds=1.2)
-FAN_OUT = Following(followers=1000, seconds=2)
-ONE_FOLLOWER = Following(followers=1, seconds=3, gap=0.02)
+FAN_OUT = Following(followers=1000, seconds=1.5)
+ONE_FOLLOWER = Following(followers=1, seconds=2.5, gap=0.02)
 
 SCENARIOS = (
     asked(
@@ -50,14 +50,16 @@ SCENARIOS = (
         *latency(),
         clients=32,
         seconds=1.2,
+        rounds=5,
     ),
     Scenario(
         "plain requests, 1 client",
         "bare passthrough",
         (added("added to the upstream's own p50", AtMost(2.2)),),
-        Added(Ask("passthrough", PLAIN, seconds=0.6)),
-        Added(Ask("forgeline", PLAIN, seconds=0.6)),
-        lambda target: Added(Ask(target, PLAIN, seconds=0.6)),
+        Added(Ask("passthrough", PLAIN, seconds=0.5)),
+        Added(Ask("forgeline", PLAIN, seconds=0.5)),
+        lambda target: Added(Ask(target, PLAIN, seconds=0.5)),
+        rounds=5,
     ),
     *(
         asked(f"plain requests, {count} clients", PLAIN, requests(), rounds=2, clients=count, seconds=0.5)
@@ -104,9 +106,9 @@ SCENARIOS = (
         ramp=1.0,
         # While the clients begin, fewer than 256 streams are open; each one's second finds all of them.
         unmeasured=1,
-        rounds=4,
+        rounds=3,
     ),
-    asked("1 stream", FIRST, *first_chunk(AtMost(2.0)), seconds=0.6),
+    asked("1 stream", FIRST, *first_chunk(AtMost(2.0)), seconds=0.6, rounds=5),
     Scenario(
         "1,000 streams held open, 50 chunks/s in all",
         "bare passthrough",
@@ -116,8 +118,8 @@ SCENARIOS = (
             chunks(Within(0.2), "delivered"),
             *latency(what="a chunk's way"),
         ),
-        Hold("passthrough", HELD, streams=1000, seconds=3),
-        Hold("forgeline", HELD, streams=1000, seconds=3),
+        Hold("passthrough", HELD, streams=1000, seconds=2.5),
+        Hold("forgeline", HELD, streams=1000, seconds=2.5),
         rounds=3,
     ),
     asked(
@@ -148,7 +150,6 @@ SCENARIOS = (
         (chunks(AtLeast(0.8), "deliveries"), cpu_per_100k(what="deliveries")),
         BareLog(FAN_OUT),
         JobLog(FAN_OUT),
-        rounds=4,
     ),
     Scenario(
         "a line of a job's log to one follower",
@@ -166,6 +167,7 @@ SCENARIOS = (
         ),
         Import(),
         Ready(),
+        rounds=5,
     ),
 )
 
