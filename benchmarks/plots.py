@@ -36,6 +36,7 @@ def _written(found: Results, path: Path, plot: Any) -> Path | None:
     axes = figure.add_subplot()
     if not plot(found, axes):
         return None
+    figure.legend(loc="outside lower center", ncols=len(found.sides), frameon=False)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
@@ -56,7 +57,7 @@ def _throughput(found: Results, axes: Any) -> bool:
     axes.set(xscale="log", yscale="log", xlabel="clients", ylabel="requests/s", title="Plain requests, one core")
     axes.set_xticks(sorted(lines), [str(count) for count in sorted(lines)], minor=False)
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     return True
 
 
@@ -73,7 +74,6 @@ def _latency(found: Results, axes: Any) -> bool:
         percents = [100 * step / (len(latencies) - 1) for step in range(len(latencies))]
         axes.plot(latencies, percents, **_style(side))
     axes.set(xscale="log", xlabel="ms", ylabel="% of the answers within", title=BUSY.capitalize())
-    axes.legend(frameon=False)
     return True
 
 
@@ -91,7 +91,6 @@ def _cost(found: Results, axes: Any) -> bool:
     axes.set_yticks(range(len(lines)), [line.scenario.replace(", ", ",\n", 1) for line in lines])
     axes.invert_yaxis()
     axes.set(xlabel="microseconds of CPU for a chunk", title="Cost of a chunk (floor: as in the table)")
-    axes.legend(frameon=False)
     return True
 
 

@@ -55,7 +55,7 @@ SCENARIOS = (
     Scenario(
         "plain requests, 1 client",
         "bare passthrough",
-        (added("added to the upstream's own p50", AtMost(2.2)),),
+        (added("added to the upstream's own p50", AtMost(2.2)), requests()),
         Added(Ask("passthrough", PLAIN, seconds=0.5)),
         Added(Ask("forgeline", PLAIN, seconds=0.5)),
         lambda target: Added(Ask(target, PLAIN, seconds=0.5)),
