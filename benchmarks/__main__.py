@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import plots, proc, report, results
 from benchmarks.effort import FULL, QUICK
-from benchmarks.runner import Runner
+from benchmarks.runner import SPARE, Runner
 from benchmarks.scenario import FLOOR, FORGELINE, Scenario
 from benchmarks.scenarios import QUESTIONS, SCENARIOS
 from benchmarks.world import World
@@ -93,8 +93,13 @@ def measured(options: argparse.Namespace) -> results.Results:
         lines=lines,
         distributions=runner.distributions,
         failed=runner.failed,
-        doubts=[f"{what} ({share:.2f} of a core)" for what, share in runner.doubts.items()],
+        doubts=[*(f"{what} ({share:.2f} of a core)" for what, share in runner.doubts.items()), *repeated(runner)],
     )
+
+
+def repeated(runner: Runner) -> list[str]:
+    times = SPARE - runner.spare
+    return [f"rounds that other processes disturbed, and that were measured again: {times}"] if times else []
 
 
 if __name__ == "__main__":

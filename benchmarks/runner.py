@@ -10,12 +10,15 @@ from benchmarks.effort import WARM, Effort
 from benchmarks.outcome import Outcome
 from benchmarks.proc import StartFailed
 from benchmarks.results import Line
-from benchmarks.scenario import FLOOR, Measure, Scenario
+from benchmarks.scenario import Measure, Scenario
 from benchmarks.world import MeasureFailed, World
 
 BUSY = 0.95  # of a core: then the load side may have been the limit
 TOO_SHORT = 0.1  # seconds: the kernel counts in hundredths
-DISTURBED = 0.1  # of a core, used by processes that have nothing to do with this
+DISTURBED = 0.25  # of a core, used by processes that have nothing to do with this
+SPARE = 8  # disturbed rounds that are measured again, in the whole run
+
+Sides = list[tuple[str, Measure]]
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Runner:
     failed: list[str] = field(default_factory=list)
     doubts: dict[str, float] = field(default_factory=dict)
     distributions: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    spare: int = SPARE
 
     def run(self, scenarios: Iterable[Scenario]) -> list[Line]:
         return [line for scenario in scenarios for line in self._measure(scenario)]
@@ -41,16 +45,27 @@ class Runner:
         ]
         sides = list(scenario.sides(self.others).items())
         sides = [(side, measure) for side, measure in sides if self._try(scenario, side, measure, WARM) is not None]
-        for number in range(min(scenario.rounds, self.effort.rounds)):
-            for side, measure in list(sides if number % 2 == 0 else reversed(sides)):
-                outcome = self._try(scenario, side, measure, self.effort)
-                if outcome is None:
-                    sides.remove((side, measure))
-                else:
-                    self._watch(scenario, side, outcome)
-                for line, figure in zip(lines, scenario.figures, strict=True):
+        for _ in range(min(scenario.rounds, self.effort.rounds)):
+            outcomes = self._round(scenario, sides)
+            for line, figure in zip(lines, scenario.figures, strict=True):
+                for side, outcome in outcomes.items():
                     line.rounds.setdefault(side, []).append(None if outcome is None else figure.value(outcome))
+            sides = [(side, measure) for side, measure in reversed(sides) if outcomes[side] is not None]
         return lines
+
+    def _round(self, scenario: Scenario, sides: Sides) -> dict[str, Outcome | None]:
+        while True:
+            outcomes = {side: self._try(scenario, side, measure, self.effort) for side, measure in sides}
+            measured = {side: outcome for side, outcome in outcomes.items() if outcome is not None}
+            most = max((outcome.others_busy for outcome in measured.values()), default=0)
+            if most <= DISTURBED or not self.spare:
+                break
+            self.spare -= 1
+        if most > DISTURBED:
+            self._doubt(f"{scenario.name}: other processes disturbed", most)
+        for side, outcome in measured.items():
+            self._watch(scenario, side, outcome)
+        return outcomes
 
     def _try(self, scenario: Scenario, side: str, measure: Measure, effort: Effort) -> Outcome | None:
         try:
@@ -61,14 +76,10 @@ class Runner:
             return None
 
     def _watch(self, scenario: Scenario, side: str, outcome: Outcome) -> None:
-        """Keeps the latencies. Notes a load side at its limit while what is measured has time left; other work."""
+        """Keeps the latencies. Notes a load side at its limit while what is measured has time left."""
         self.distributions.setdefault(scenario.name, {})[side] = outcome.whole_ms
-        if outcome.seconds < TOO_SHORT:
-            return
-        if outcome.others_busy > DISTURBED:
-            self._doubt(f"{scenario.name}: other processes disturbed", outcome.others_busy)
         load_side = outcome.client_busy + outcome.upstream_busy
-        if load_side > BUSY and outcome.cpu < BUSY * outcome.seconds and side != FLOOR:
+        if load_side > BUSY and outcome.cpu < BUSY * outcome.seconds and outcome.seconds > TOO_SHORT:
             self._doubt(f"{side}, {scenario.name}: the load side may have been the limit", load_side)
 
     def _doubt(self, what: str, share: float) -> None:
