@@ -83,14 +83,17 @@ def measured(options: argparse.Namespace) -> results.Results:
         runner = Runner(world, QUICK if options.quick else FULL, others)
         if world.measured == world.loading:
             runner.doubts["only one core, which everything shares"] = 1.0
-        lines = runner.run(chosen(options.only))
+        try:
+            runner.run(chosen(options.only))
+        except KeyboardInterrupt:
+            runner.failed.append("interrupted: what was measured until then is here")
     return results.Results(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         took=time.monotonic() - began,
         machine=results.machine(),
         versions=results.versions(),
         sides=[FLOOR, *others, FORGELINE],
-        lines=lines,
+        lines=runner.lines,
         distributions=runner.distributions,
         failed=runner.failed,
         doubts=[*(f"{what} ({share:.2f} of a core)" for what, share in runner.doubts.items()), *repeated(runner)],

@@ -32,17 +32,20 @@ class Runner:
     doubts: dict[str, float] = field(default_factory=dict)
     distributions: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     spare: int = SPARE
+    lines: list[Line] = field(default_factory=list)  # also of what was interrupted
 
-    def run(self, scenarios: Iterable[Scenario]) -> list[Line]:
-        return [line for scenario in scenarios for line in self._measure(scenario)]
+    def run(self, scenarios: Iterable[Scenario]) -> None:
+        for scenario in scenarios:
+            self._measure(scenario)
 
-    def _measure(self, scenario: Scenario) -> list[Line]:
+    def _measure(self, scenario: Scenario) -> None:
         """The order is turned round each time. A side that has failed once is not asked again."""
         print(f"{scenario.name} ...", file=sys.stderr, flush=True)
         lines = [
             Line(scenario=scenario.name, beside=scenario.beside, label=one.label, unit=one.unit, aim=one.aim, rounds={})
             for one in scenario.figures
         ]
+        self.lines += lines
         sides = list(scenario.sides(self.others).items())
         sides = [(side, measure) for side, measure in sides if self._try(scenario, side, measure, WARM) is not None]
         for _ in range(min(scenario.rounds, self.effort.rounds)):
@@ -51,7 +54,6 @@ class Runner:
                 for side, outcome in outcomes.items():
                     line.rounds.setdefault(side, []).append(None if outcome is None else figure.value(outcome))
             sides = [(side, measure) for side, measure in reversed(sides) if outcomes[side] is not None]
-        return lines
 
     def _round(self, scenario: Scenario, sides: Sides) -> dict[str, Outcome | None]:
         while True:

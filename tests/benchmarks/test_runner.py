@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import pytest
+
 from benchmarks.effort import Effort
 from benchmarks.figures import Figure
 from benchmarks.outcome import Outcome
@@ -49,7 +51,9 @@ def test_the_first_round_does_not_count_and_the_order_turns_round() -> None:
     sides = Sides()
     floor = sides.side(FLOOR, outcome(9), outcome(1), outcome(2))
     mine = sides.side(FORGELINE, outcome(9), outcome(3), outcome(4))
-    (line,) = a_runner(rounds=2).run([a_scenario(floor, mine)])
+    runner = a_runner(rounds=2)
+    runner.run([a_scenario(floor, mine)])
+    (line,) = runner.lines
     assert line.rounds == {FLOOR: [1, 2], FORGELINE: [3, 4]}
     assert sides.asked == [FLOOR, FORGELINE] * 2 + [FORGELINE, FLOOR]
 
@@ -58,7 +62,8 @@ def test_a_side_that_fails_is_told_and_not_asked_again() -> None:
     sides, runner = Sides(), a_runner(rounds=3)
     floor = sides.side(FLOOR, outcome(9), outcome(1), outcome(1), outcome(1))
     mine = sides.side(FORGELINE, outcome(9), outcome(2), None)
-    (line,) = runner.run([a_scenario(floor, mine)])
+    runner.run([a_scenario(floor, mine)])
+    (line,) = runner.lines
     assert line.rounds == {FLOOR: [1, 1, 1], FORGELINE: [2, None]}
     assert line.compared(FORGELINE) == [2]
     assert runner.failed == ["forgeline, a scenario: no answer"]
@@ -68,7 +73,8 @@ def test_a_disturbed_round_is_measured_again_for_both_sides() -> None:
     sides, runner = Sides(), a_runner(rounds=1)
     floor = sides.side(FLOOR, outcome(9), outcome(1, others_busy=0.9), outcome(2))
     mine = sides.side(FORGELINE, outcome(9), outcome(3), outcome(4))
-    (line,) = runner.run([a_scenario(floor, mine)])
+    runner.run([a_scenario(floor, mine)])
+    (line,) = runner.lines
     assert line.rounds == {FLOOR: [2], FORGELINE: [4]}
     assert runner.doubts == {}
 
@@ -78,6 +84,23 @@ def test_where_every_round_is_disturbed_the_last_one_counts_and_is_doubted() -> 
     runner.spare = 1
     floor = sides.side(FLOOR, outcome(9), outcome(1, others_busy=0.9), outcome(2, others_busy=0.5))
     mine = sides.side(FORGELINE, outcome(9), outcome(3), outcome(4))
-    (line,) = runner.run([a_scenario(floor, mine)])
+    runner.run([a_scenario(floor, mine)])
+    (line,) = runner.lines
     assert line.rounds == {FLOOR: [2], FORGELINE: [4]}
     assert runner.doubts == {"a scenario: other processes disturbed": 0.5}
+
+
+def test_what_was_measured_before_an_interruption_is_kept() -> None:
+    sides, runner = Sides(), a_runner(rounds=2)
+
+    def interrupted(world: World, effort: Effort) -> Outcome:
+        sides.asked.append(FORGELINE)
+        if sides.asked.count(FORGELINE) == 3:
+            raise KeyboardInterrupt
+        return outcome(5)
+
+    floor = sides.side(FLOOR, outcome(9), outcome(1), outcome(2))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run([a_scenario(floor, interrupted)])
+    (line,) = runner.lines
+    assert line.rounds == {FLOOR: [1], FORGELINE: [5]}
