@@ -18,7 +18,7 @@ from benchmarks.scenarios import QUESTIONS, SCENARIOS
 from benchmarks.world import World
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-BEGIN, END = "<!-- table: python -m benchmarks --publish -->", "<!-- end of table -->"
+BEGIN, END = "<!-- run: python -m benchmarks --publish -->", "<!-- end of run -->"
 
 
 def main() -> int:
@@ -55,15 +55,16 @@ def arguments() -> argparse.Namespace:
 
 
 def publish(found: results.Results) -> None:
-    """What stands between the marks of the page is replaced by the table."""
-    page = (DOCS / "PERFORMANCE.md").read_text()
-    before, _, rest = page.partition(f"{BEGIN}\n")
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise SystemExit(f"docs/PERFORMANCE.md has no {BEGIN} and {END}")
-    (DOCS / "PERFORMANCE.md").write_text(f"{before}{BEGIN}\n\n{report.as_markdown(found)}\n\n{END}{after}")
-    (DOCS / "performance").mkdir(exist_ok=True)
-    plots.draw(found, DOCS / "performance")
+    """The table and the pictures take the place of those of the run before."""
+    page = DOCS / "PERFORMANCE.md"
+    before, begun, rest = page.read_text().partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended):
+        raise SystemExit(f"{page.name} has no {BEGIN} and {END} to put the run between")
+    pictures = DOCS / "performance"
+    pictures.mkdir(exist_ok=True)
+    links = [f"![{path.stem}]({pictures.name}/{path.name})" for path in plots.draw(found, pictures)]
+    page.write_text("\n\n".join([before + BEGIN, report.as_markdown(found), *links, END + after]))
 
 
 def compare(before: results.Results, after: results.Results) -> int:
