@@ -29,7 +29,7 @@ format: $(VENV)/.test
 demo-aws: $(VENV)/.test
 	$(BIN)/python -m tests.aws
 
-bench: $(VENV)/.local
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 schema: $(VENV)/.local
@@ -60,6 +60,10 @@ $(VENV)/.local: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.local
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.local
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,bench]'
 	touch $@
 
 $(CDK): $(CDK_APP)/package.json

@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import resource
 import select
+import socket
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -20,20 +23,43 @@ class StartFailed(Exception):
 class Served:
     """A process that serves on a port of its own choosing, which it prints in one line once it serves."""
 
-    def __init__(self, command: list[str], core: int, log: Path, timeout: float = 30) -> None:
+    def __init__(  # noqa: PLR0913 - the last three by name, with defaults
+        self,
+        command: list[str],
+        core: int,
+        log: Path,
+        *,
+        port: int = 0,
+        variables: Mapping[str, str] | None = None,
+        timeout: float = 30,
+    ) -> None:
+        """`port` is for a program that can't choose one itself: it serves once that takes connections."""
         self._log = log
         with log.open("wb") as errors, on_core(core):
-            # It gets a pipe that nobody writes to: the mock upstream and the passthrough end when it closes,
+            # It gets a pipe that nobody writes to: the mock upstream and the floors end when it closes,
             # so they do not outlive a benchmark that was killed.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment(), bufsize=0
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment() | dict(variables or {}),
+                bufsize=0,
             )
         self.pid = self._process.pid
         try:
-            self.port = self._read_port(timeout)
+            self.port = self._wait_for(port, timeout) if port else self._read_port(timeout)
         except BaseException:
             self.end()
             raise
+
+    def _wait_for(self, port: int, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return port
+            time.sleep(0.02)
+        raise StartFailed("\n".join([f"nothing serves on port {port}; its last words:", *self._last_words()]))
 
     def _read_port(self, timeout: float) -> int:
         out = self._process.stdout
@@ -41,10 +67,12 @@ class Served:
         ready, _, _ = select.select([out], [], [], timeout)
         line = out.readline() if ready else b""
         if not line.startswith(LISTENING):
-            said = self._log.read_text(errors="replace").strip().splitlines()[-12:]
             why = f"printed {line!r}" if line else "ended" if ready else f"said nothing for {timeout:.0f} s"
-            raise StartFailed("\n".join([f"it {why} instead of serving; its last words:", *said]))
+            raise StartFailed("\n".join([f"it {why} instead of serving; its last words:", *self._last_words()]))
         return int(line.rsplit(b":", 1)[1])
+
+    def _last_words(self) -> list[str]:
+        return self._log.read_text(errors="replace").strip().splitlines()[-12:]
 
     def last_error(self) -> str:
         """The log goes away with the benchmark's folder, so what it says of a failure is shown."""
@@ -68,8 +96,21 @@ def close(pipe: IO[bytes] | None) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Ours without Forgeline's options: what is measured is Forgeline as shipped."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("FORGELINE_")}
+    """Ours without Forgeline's options and without AWS's: what is measured is as shipped, and meets only mocks."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("FORGELINE_", "AWS_"))}
+
+
+def allow_open_files() -> None:
+    """As many as this user may have open, for all that is started from here: 1,000 streams are 2,000 sockets."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def free_port() -> int:
+    """For a program that can't choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def module(name: str, *arguments: str) -> list[str]:
@@ -95,7 +136,10 @@ def on_core(core: int) -> Iterator[None]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process, of its children, and of those it has already buried."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0  # a child that has just ended, and counts as buried
     return sum(map(int, fields[11:15])) / TICKS + sum(cpu_seconds(child) for child in children(pid))
 
 
@@ -111,10 +155,22 @@ def reset_peak(pid: int) -> None:
 
 
 def peak_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    """Of the process and its children: each one's own peak."""
+    return _tree_mb(pid, "VmHWM:")
+
+
+def memory_mb(pid: int) -> float:
+    """What the process and its children hold now."""
+    return _tree_mb(pid, "VmRSS:")
+
+
+def _tree_mb(pid: int, name: str) -> float:
+    held = 0.0
+    with contextlib.suppress(OSError):  # a child may end at any time
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(name):
+                held = int(line.split()[1]) / 1024
+    return held + sum(_tree_mb(child, name) for child in children(pid))
 
 
 def cores_busy(cores: Collection[int]) -> float:

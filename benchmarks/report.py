@@ -1,112 +1,90 @@
-"""The table, and the same as JSON."""
+"""The table: for a terminal, and as Markdown for the documents."""
 
-import importlib.metadata
-import json
-import os
-import platform
+from __future__ import annotations
+
 import statistics
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from benchmarks.scenarios import Figure
-
-PACKAGES = ("tornado", "aiohttp", "msgspec")
-FLOOR = "passthrough"
-BUSY = 0.95  # of a core: then the load side may have been the limit
-TOO_SHORT = 0.1  # seconds: the kernel counts in hundredths
-DISTURBED = 0.1  # of a core, used by processes that have nothing to do with this
-
-
-@dataclass
-class Line:
-    """One figure of one scenario, in every round, per target."""
-
-    scenario: str
-    figure: Figure
-    rounds: dict[str, list[float]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)  # target -> why there is no figure
-
-    def ratios(self, target: str) -> list[float]:
-        """Round by round: what disturbs the machine for a while disturbs both sides of a ratio."""
-        pairs = zip(self.rounds.get(target, []), self.rounds.get(FLOOR, []), strict=False)
-        return [mine / floor for mine, floor in pairs if floor]
-
-    def verdict(self, target: str) -> str:
-        figure, ratios = self.figure, self.ratios(target)
-        if not self.rounds.get(target):
-            return ""
-        if figure.below is not None:
-            met = statistics.median(self.rounds[target]) < figure.below
-            return f"< {figure.below:g} {figure.unit}: {said(met)}"
-        if not ratios:
-            return ""
-        if figure.at_least is not None:
-            return f">= {figure.at_least:g}: {said(statistics.median(ratios) >= figure.at_least)}"
-        if figure.at_most is not None:
-            return f"<= {figure.at_most:g}: {said(statistics.median(ratios) <= figure.at_most)}"
-        return ""
-
-
-def said(met: bool) -> str:
-    return "met" if met else "MISSED"
+from benchmarks.results import Line, Results
+from benchmarks.scenario import FLOOR, FORGELINE
 
 
 def short(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def spread(values: list[float]) -> str:
     if not values:
         return "-"
-    return f"{short(statistics.median(values))} ({short(min(values))}-{short(max(values))})"
+    return f"{short(statistics.median(values))} ({short(min(values))}..{short(max(values))})"
 
 
-def table(lines: list[Line], targets: list[str]) -> str:
-    measured = [target for target in targets if target != FLOOR]
-    head = ["", FLOOR]
-    for target in measured:
-        head += [target, "of the floor", "aim"]
-    rows, scenario = [head], ""
-    for line in lines:
+def verdict(line: Line) -> str:
+    met = line.met(FORGELINE)
+    if line.aim is None or met is None:
+        return ""
+    return f"{line.aim.said(line.unit)}: {'met' if met else 'MISSED'}"
+
+
+def rows(results: Results) -> list[list[str]]:
+    """The head, then for each scenario a row with its name alone, and one for each figure."""
+    others = [side for side in results.sides if side not in (FLOOR, FORGELINE)]
+    found = [["", FLOOR, *others, FORGELINE, "to the floor", "aim"]]
+    scenario = ""
+    for line in results.lines:
         if line.scenario != scenario:
             scenario = line.scenario
-            rows.append([scenario])
-        row = [f"  {line.figure.label}, {line.figure.unit}", spread(line.rounds.get(FLOOR, []))]
-        for target in measured:
-            row += [spread(line.rounds.get(target, [])), spread(line.ratios(target)), line.verdict(target)]
-        rows.append(row)
-    widths = [max(len(row[at]) for row in rows if len(row) > 1 and at < len(row)) for at in range(len(head))]
-    widths[0] = max(widths[0], *(len(row[0]) for row in rows))
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)  # noqa: B905
+            found.append([f"{scenario} (floor: {line.beside})"])
+        cells = [spread(line.values(side)) for side in (FLOOR, *others, FORGELINE)]
+        label = f"{line.label}, {line.unit}" if line.unit else line.label
+        found.append([f"  {label}", *cells, spread(line.compared(FORGELINE)), verdict(line)])
+    return found
 
 
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo").read_text()
-    model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "?")
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "kernel": platform.release()}
-
-
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def write_json(path: Path, lines: list[Line], notes: list[str], **more: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    figures = [
-        {
-            "scenario": line.scenario,
-            "figure": line.figure.label,
-            "unit": line.figure.unit,
-            "rounds": line.rounds,
-            "median": {target: statistics.median(values) for target, values in line.rounds.items() if values},
-            "ratios_to_floor": {target: line.ratios(target) for target in line.rounds if target != FLOOR},
-            "aim": {target: line.verdict(target) for target in line.rounds if target != FLOOR},
-            "failed": line.failed,
-        }
-        for line in lines
+def heading(results: Results) -> list[str]:
+    machine = results.machine
+    most = max((len(line.rounds.get(FLOOR, [])) for line in results.lines), default=0)
+    return [
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; {results.at}",
+        ", ".join(f"{name} {version}" for name, version in results.versions.items()),
+        f"up to {most} rounds in turns; median (least..most); {results.took:.0f} s in all",
     ]
-    content = {"machine": machine(), "versions": versions(), **more, "notes": notes, "figures": figures}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def notes(results: Results) -> list[str]:
+    return [*(f"failed: {why}" for why in results.failed), *results.doubts]
+
+
+def as_text(results: Results) -> str:
+    table = rows(results)
+    widths = [max(len(row[at]) for row in table if len(row) > 1) for at in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in table]
+    return "\n".join([*heading(results), "", *lines, *(f"! {note}" for note in notes(results))])
+
+
+def as_markdown(results: Results) -> str:
+    head, *body = rows(results)
+    lines = [_markdown(head), _markdown(["---"] * len(head))]
+    lines += [_markdown([f"**{row[0]}**"] + [""] * (len(head) - 1) if len(row) == 1 else row) for row in body]
+    said = [f"- {note}" for note in notes(results)]
+    return "\n".join(["  \n".join(heading(results)), "", *lines, *([""] if said else []), *said])
+
+
+def disagreements(before: Results, after: Results) -> list[str]:
+    """Figures whose spreads in two runs do not even touch; ratios where there are any: the rest is the machine's."""
+    found = {(line.scenario, line.label): _telling(line) for line in before.lines}
+    said = []
+    for line in after.lines:
+        old, new = found.get((line.scenario, line.label), []), _telling(line)
+        if old and new and (min(new) > max(old) or max(new) < min(old)):
+            said.append(f"{line.scenario}: {line.label}: {spread(old)} before, {spread(new)} now")
+    return said
+
+
+def _telling(line: Line) -> list[float]:
+    return line.compared(FORGELINE) or line.values(FORGELINE)
+
+
+def _markdown(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"

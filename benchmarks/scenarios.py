@@ -1,76 +1,30 @@
-"""What is asked, how long, and which figures are drawn from it."""
+"""What is measured, against what, and what is aimed at."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from __future__ import annotations
 
-from benchmarks.load import Outcome
+from benchmarks.figures import (
+    AtLeast,
+    AtMost,
+    Below,
+    Beyond,
+    Figure,
+    Within,
+    added,
+    chunks,
+    cpu_per_100k,
+    cpu_per_1000,
+    first_chunk,
+    latency,
+    peak,
+    requests,
+    silence,
+)
+from benchmarks.measures.asking import Added, Ask, Together
+from benchmarks.measures.logs import BareLog, Following, JobLog
+from benchmarks.measures.start import Import, Ready
+from benchmarks.measures.streaming import Converse, Hold, Socket
+from benchmarks.scenario import Scenario, asked
 from benchmarks.targets import Question
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much of it: the whole benchmark stays under two minutes, the quick one under half of one."""
-
-    rounds: int
-    scale: float  # of the seconds and repeats of a round
-
-
-FULL = Effort(rounds=5, scale=1.0)
-QUICK = Effort(rounds=2, scale=0.2)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table. `value` gets a round's outcome, and where there is one that of the upstream itself."""
-
-    label: str
-    unit: str
-    value: Callable[[Outcome, Outcome], float]
-    at_least: float | None = None  # of the floor's
-    at_most: float | None = None
-    below: float | None = None  # in the figure's own unit, whatever the floor does
-
-
-@dataclass(frozen=True)
-class Scenario:
-    name: str
-    question: Question
-    figures: tuple[Figure, ...]
-    clients: int = 1
-    seconds: float = 0
-    repeats: int = 1_000_000
-    ramp: float = 0
-    unmeasured: int = 0
-    direct: bool = False  # is the upstream asked directly too, in every round?
-
-
-def rate(outcome: Outcome, _: Outcome) -> float:
-    return outcome.answers / outcome.seconds
-
-
-def chunk_rate(outcome: Outcome, _: Outcome) -> float:
-    return outcome.chunks / outcome.seconds
-
-
-def cpu_per_1000(outcome: Outcome, _: Outcome) -> float:
-    return outcome.cpu / outcome.answers * 1000
-
-
-def cpu_per_100k_chunks(outcome: Outcome, _: Outcome) -> float:
-    return outcome.cpu / outcome.chunks * 100_000
-
-
-def added_p50(outcome: Outcome, direct: Outcome) -> float:
-    return outcome.whole_ms[0] - direct.whole_ms[0]
-
-
-def first_p50(outcome: Outcome, _: Outcome) -> float:
-    return outcome.first_ms[0]
-
-
-def first_p99(outcome: Outcome, _: Outcome) -> float:
-    return outcome.first_ms[1]
-
 
 PLAIN = Question("plain")
 PICTURE = Question("plain", picture=True)
@@ -78,81 +32,143 @@ BURST = Question("burst-2000", chunks=2000)
 SINGLY = Question("burst-2000-by-1", chunks=2000)
 PACED = Question("paced-50-20ms", chunks=50)
 FIRST = Question("paced-2-2ms", chunks=2)
+HELD = Question("held-50-at-50", chunks=50)
+BEDROCK = Question("burst-2000", chunks=2000, provider="bedrock")
+THREE = Question("plain-20ms", others=("plain-10ms", "plain"))
+THREE_AT_ONCE = Question("plain", others=("plain-1", "plain-2"))
+
+PLAIN_32 = Ask("forgeline", PLAIN, clients=32, seconds=1.2)
+FAN_OUT = Following(followers=1000, seconds=1.5)
+ONE_FOLLOWER = Following(followers=1, seconds=2.5, gap=0.02)
 
 SCENARIOS = (
-    Scenario(
+    asked(
         "plain requests, 32 clients",
         PLAIN,
-        (
-            Figure("requests", "/s", rate, at_least=0.55),
-            Figure("CPU s per 1000 requests", "s", cpu_per_1000, at_most=1.9),
-            Figure("latency p50", "ms", lambda outcome, _: outcome.whole_ms[0]),
-            Figure("latency p99", "ms", lambda outcome, _: outcome.whole_ms[1]),
-        ),
+        requests(AtLeast(0.55)),
+        cpu_per_1000(AtMost(1.9)),
+        *latency(),
         clients=32,
-        seconds=1.3,
+        seconds=1.2,
+        rounds=5,
     ),
     Scenario(
         "plain requests, 1 client",
-        PLAIN,
-        (Figure("added to the upstream's own p50", "ms", added_p50, at_most=2.2),),
-        seconds=0.6,
-        direct=True,
+        "bare passthrough",
+        (added("added to the upstream's own p50", AtMost(2.2)), requests()),
+        Added(Ask("passthrough", PLAIN, seconds=0.5)),
+        Added(Ask("forgeline", PLAIN, seconds=0.5)),
+        lambda target: Added(Ask(target, PLAIN, seconds=0.5)),
+        rounds=5,
     ),
-    Scenario(
+    *(
+        asked(f"plain requests, {count} clients", PLAIN, requests(), rounds=2, clients=count, seconds=0.5)
+        for count in (4, 128, 256)
+    ),
+    asked(
         "16 streams of 2000 chunks, in writes of 64 kB",
         BURST,
-        (
-            Figure("chunks", "/s", chunk_rate, at_least=0.55),
-            Figure("CPU s per 100k chunks", "s", cpu_per_100k_chunks),
-        ),
+        chunks(AtLeast(0.55)),
+        cpu_per_100k(),
         clients=16,
         seconds=1.2,
     ),
-    Scenario(
+    asked(
         "16 streams of 2000 chunks, each written alone",
         SINGLY,
-        (
-            Figure("chunks", "/s", chunk_rate, at_least=0.55),
-            Figure("CPU s per 100k chunks", "s", cpu_per_100k_chunks),
-        ),
+        chunks(AtLeast(0.55)),
+        cpu_per_100k(),
         clients=16,
         seconds=1.2,
     ),
     Scenario(
-        "1 stream",
-        FIRST,
-        (
-            Figure("first chunk p50", "ms", first_p50, at_most=2.0),
-            Figure("first chunk p99", "ms", first_p99),
-        ),
-        seconds=0.6,
+        "16 streams of 2000 chunks, on one WebSocket",
+        "Forgeline's own SSE",
+        (chunks(AtLeast(1.0)), cpu_per_100k()),
+        Ask("forgeline", BURST, clients=16, seconds=1.2),
+        Socket(BURST, streams=16, seconds=1.2),
     ),
     Scenario(
-        "4 MB image body, 8 clients",
-        PICTURE,
-        (
-            Figure("requests", "/s", rate, at_least=0.4),
-            Figure("peak memory", "MB", lambda outcome, _: outcome.peak_mb, below=250),
-        ),
-        clients=8,
-        seconds=1.3,
+        "16 streams of 2000 chunks, from Bedrock",
+        "aiobotocore alone",
+        (chunks(AtLeast(0.8)), cpu_per_100k()),
+        Converse(BEDROCK, clients=16, seconds=1.2),
+        Ask("forgeline", BEDROCK, clients=16, seconds=1.2),
     ),
-    Scenario(
+    asked(
         "256 streams, a chunk every 20 ms",
         PACED,
-        (
-            Figure("CPU s per 100k chunks", "s", cpu_per_100k_chunks, at_most=1.6),
-            Figure("first chunk p50", "ms", first_p50, at_most=3.0),
-            Figure("first chunk p99", "ms", first_p99),
-            Figure("longest silence in a stream", "ms", lambda outcome, _: outcome.silence_ms),
-        ),
+        cpu_per_100k(AtMost(1.6)),
+        *first_chunk(AtMost(3.0)),
+        silence(),
         clients=256,
         repeats=2,
         ramp=1.0,
         # While the clients begin, fewer than 256 streams are open; each one's second finds all of them.
         unmeasured=1,
+        rounds=3,
+    ),
+    asked("1 stream", FIRST, *first_chunk(AtMost(2.0)), seconds=0.6, rounds=5),
+    Scenario(
+        "1,000 streams held open, 50 chunks/s in all",
+        "bare passthrough",
+        (
+            Figure("streams that got their first 50 chunks", "", lambda outcome: outcome.answers, AtLeast(1.0)),
+            Figure("memory of each", "kB", lambda outcome: outcome.stream_kb, Beyond(18)),
+            chunks(Within(0.2), "delivered"),
+            *latency(what="a chunk's way"),
+        ),
+        Hold("passthrough", HELD, streams=1000, seconds=2.5),
+        Hold("forgeline", HELD, streams=1000, seconds=2.5),
+        rounds=3,
+    ),
+    asked(
+        "4 MB image body, 8 clients",
+        PICTURE,
+        requests(AtLeast(0.4)),
+        peak(Below(250)),
+        clients=8,
+        seconds=1.2,
+    ),
+    Scenario(
+        "3 models in one request, 32 clients",
+        "4 plain requests",
+        (cpu_per_1000(AtMost(1.0)), requests()),
+        Together(PLAIN_32, 4),
+        Ask("forgeline", THREE_AT_ONCE, clients=32, seconds=1.2),
+    ),
+    Scenario(
+        "3 models in one request, the slowest takes 20 ms, 1 client",
+        "4 plain requests",
+        (added("added to the slowest upstream's own p50", AtMost(1.0)),),
+        Added(Ask("forgeline", PLAIN, seconds=0.6), times=4),
+        Added(Ask("forgeline", THREE, seconds=1.0)),
+    ),
+    Scenario(
+        "a job's log to 1,000 sockets",
+        "bare Tornado, one ready frame to each",
+        (chunks(AtLeast(0.8), "deliveries"), cpu_per_100k(what="deliveries")),
+        BareLog(FAN_OUT),
+        JobLog(FAN_OUT),
+    ),
+    Scenario(
+        "a line of a job's log to one follower",
+        "watchdog and bare Tornado",
+        latency(AtMost(3.0), AtMost(4.0), "written to seen"),
+        BareLog(ONE_FOLLOWER, is_file=True),
+        JobLog(ONE_FOLLOWER),
+    ),
+    Scenario(
+        "start to /readyz, no model loaded",
+        "importing tornado, aiohttp, aiobotocore, structlog",
+        (
+            Figure("time", "s", lambda outcome: outcome.seconds, AtMost(2.0)),
+            peak(Below(100)),
+        ),
+        Import(),
+        Ready(),
+        rounds=5,
     ),
 )
 
-QUESTIONS = [PLAIN, BURST, SINGLY, PACED, FIRST]
+QUESTIONS = (PLAIN, BURST, SINGLY, PACED, FIRST, HELD, BEDROCK, THREE, THREE_AT_ONCE)

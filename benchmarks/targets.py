@@ -1,32 +1,35 @@
-"""What is measured: the upstream itself, the passthrough, Forgeline; how each is started and asked."""
+"""What answers questions, and how each is asked: OpenAI's dialect, and Forgeline's own."""
+
+from __future__ import annotations
 
 import base64
 import json
 import random
 import struct
-import sys
-import time
-import urllib.error
-import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.proc import Served, StartFailed, module
-from benchmarks.upstream import ANSWER, WORDS
+from benchmarks.answers import ANSWER, WORDS
+from benchmarks.proc import Served
 
 PROMPT = "Sum up what the nodes of this cluster are for, and why one of them waits. " + "".join(WORDS[:-1]) * 16
-PIPELINE = "stages: [decode_frames, route_model, fit_frames, limit, invoke, normalize_envelope]\n"
 SIDE = 1000  # pixels; noise does not compress, so the picture has about 3 bytes per pixel
 
 
 @dataclass(frozen=True)
 class Question:
-    """One kind of request, in both dialects: OpenAI's for the upstream and the passthrough, Forgeline's own."""
+    """One kind of request."""
 
     model: str  # the mock's name for it, and the preset's
     chunks: int = 0  # 0: a plain answer
     picture: bool = False
+    others: tuple[str, ...] = ()  # further models of the same request, which only Forgeline can ask
+    provider: str = "openai_compatible"  # of the preset
+
+    @property
+    def preset(self) -> str:
+        return self.model if self.provider == "openai_compatible" else f"{self.provider}-{self.model}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Asked:
 
 
 class OpenAI:
-    """The upstream itself, or the passthrough before it."""
+    """The upstream itself, or what passes on OpenAI's requests to it."""
 
     def __init__(self, name: str, served: Served, work: Path) -> None:
         self.name, self.served, self._work = name, served, work
@@ -62,9 +65,11 @@ class Forgeline:
 
     def asked(self, question: Question) -> Asked:
         body = body_file(self._work, "forgeline", question)
+        if question.others:
+            return Asked("/api/multi-inference", "application/json", body, ANSWER, 1 + len(question.others), "}")
         if not question.chunks:
-            return Asked(f"/api/models/{question.model}", "application/json", body, ANSWER, 1, "}")
-        path = f"/api/stream/{question.model}"
+            return Asked(f"/api/models/{question.preset}", "application/json", body, ANSWER, 1, "}")
+        path = f"/api/stream/{question.preset}"
         return Asked(path, "text/event-stream", body, "event: chunk\n", question.chunks, "event: complete\n")
 
 
@@ -72,7 +77,8 @@ Target = OpenAI | Forgeline
 
 
 def body_file(work: Path, dialect: str, question: Question) -> Path:
-    path = work / f"{dialect}-{question.model}{'-picture' if question.picture else ''}.json"
+    parts = [dialect, question.preset, *question.others, *(["picture"] if question.picture else [])]
+    path = work / f"{'-'.join(parts)}.json"
     if not path.exists():
         picture = base64.b64encode(noise_png()).decode() if question.picture else None
         make = openai_body if dialect == "openai" else forgeline_body
@@ -80,7 +86,7 @@ def body_file(work: Path, dialect: str, question: Question) -> Path:
     return path
 
 
-def openai_body(question: Question, picture: str | None) -> dict[str, object]:
+def openai_body(question: Question, picture: str | None = None) -> dict[str, object]:
     content: object = PROMPT
     if picture is not None:
         image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
@@ -89,8 +95,10 @@ def openai_body(question: Question, picture: str | None) -> dict[str, object]:
     return body | ({"stream": True, "stream_options": {"include_usage": True}} if question.chunks else {})
 
 
-def forgeline_body(question: Question, picture: str | None) -> dict[str, object]:
+def forgeline_body(question: Question, picture: str | None = None) -> dict[str, object]:
     body: dict[str, object] = {"text": PROMPT, "max_tokens": 100}
+    if question.others:
+        body["models"] = [question.model, *question.others]
     return body if picture is None else body | {"frames": [picture]}
 
 
@@ -103,50 +111,3 @@ def noise_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     )
-
-
-def start_passthrough(core: int, upstream: Served, work: Path) -> OpenAI:
-    command = module("passthrough", f"http://127.0.0.1:{upstream.port}")
-    return OpenAI("passthrough", Served(command, core, work / "passthrough.log"), work)
-
-
-def start_forgeline(core: int, upstream: Served, work: Path, questions: list[Question]) -> Forgeline:
-    """As shipped: no option but where its presets and its data are."""
-    script = Path(__file__).parent.parent / "run.py"
-    if not script.exists():
-        raise StartFailed("there is no run.py")
-    write_presets(work / "presets", upstream.port, questions)
-    (work / "data").mkdir()
-    options = ["--port", "0", "--presets", str(work / "presets"), "--data", str(work / "data")]
-    served = Served([sys.executable, str(script), *options], core, work / "forgeline.log")
-    try:
-        wait_ready(served.port)
-    except BaseException:
-        served.end()
-        raise
-    return Forgeline(served, work)
-
-
-def write_presets(folder: Path, upstream: int, questions: list[Question]) -> None:
-    (folder / "models").mkdir(parents=True)
-    (folder / "pipeline.yaml").write_text(PIPELINE)
-    for question in questions:
-        capabilities = "[text, image, stream]" if question.chunks else "[text, image]"
-        (folder / "models" / f"{question.model}.yaml").write_text(
-            f"provider: openai_compatible\nmodel: {question.model}\n"
-            f"base_url: http://127.0.0.1:{upstream}/v1\ncapabilities: {capabilities}\n"
-        )
-
-
-def wait_ready(port: int, timeout: float = 20) -> None:
-    deadline, last = time.monotonic() + timeout, "nothing"
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
-                return
-        except urllib.error.HTTPError as error:
-            last = f"{error.code} {error.read(200)!r}"
-        except OSError as error:
-            last = str(error)
-        time.sleep(0.05)
-    raise StartFailed(f"/readyz did not answer 200 within {timeout:.0f} s; its last answer: {last}")

@@ -1,116 +1,77 @@
-"""A mock OpenAI-compatible upstream, made of prebuilt bytes so that it is never the limit.
+"""A mock upstream, OpenAI-compatible and Bedrock's, made of ready bytes so that it is never the limit.
 
-The model's name says what is answered: `plain` one JSON body, `burst-N` N chunks as fast as they are taken, in writes
-of 64 kB, `burst-N-by-K` the same with K chunks per write, `paced-N-Xms` N chunks, the first at once and then one
-every X ms.
+The model's name says what is answered: `plain` one JSON body, `plain-Xms` the same after X ms, `burst-N` N chunks as
+fast as they are taken, in writes of 64 kB, `burst-N-by-K` the same with K chunks per write, `paced-N-Xms` N chunks, the
+first at once and then one every X ms, `held-N-at-R` N chunks at once and then, over all such streams together, R a
+second, each with the time of its writing, and no end.
 """
+
+from __future__ import annotations
 
 import asyncio
 import functools
 import gc
-import json
 import re
 import sys
-from typing import Any
+import time
+from collections import deque
 
-from benchmarks.http1 import CHUNKED, END_OF_HEAD, LENGTH
+from benchmarks import answers
+from benchmarks.clients.http1 import CHUNKED, END_OF_HEAD, LENGTH
 
-ANSWER = "The answer of the mock upstream"
-WORDS = (" the", " of", " cluster", " node", " token", " GPU", " and", " ready", ", then", " über", " model", ".\n")
-BLOCK = 64 * 1024
 KEPT = 8 * 1024  # of a body's beginning and of its end: `model` and `stream` stand in one of them
-LIFETIME = 900  # seconds; a forgotten mock ends by itself
+LIFETIME = 1800  # seconds; a forgotten mock ends by itself
 
 MODEL = re.compile(rb'"model"\s*:\s*"([^"]*)"')
 STREAMED = re.compile(rb'"stream"\s*:\s*true')
-KIND = re.compile(r"(?:burst|paced)-(\d+)(?:-by-(\d+))?(?:-(\d+)ms)?")
+CONVERSE = re.compile(rb"POST /model/([^/ ]+)/converse-stream ")
+KIND = re.compile(
+    r"plain(?:-(?P<delay>\d+)ms)?|burst-(?P<burst>\d+)(?:-by-(?P<by>\d+))?"
+    r"|paced-(?P<paced>\d+)-(?P<gap>\d+)ms|held-(?P<held>\d+)-at-(?P<rate>\d+)"
+)
 
 # One for all connections: asyncio reads into it and hands it over before it reads again.
 BUFFER = memoryview(bytearray(1024 * 1024))
 
-
-def plain_answer() -> bytes:
-    body = json.dumps(
-        {
-            "id": "chatcmpl-bench0123456789abcdef",
-            "object": "chat.completion",
-            "created": 1760000000,
-            "model": "plain",
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": ANSWER + "".join(WORDS) * 5},
-                    "logprobs": None,
-                    "finish_reason": "stop",
-                }
-            ],
-            "usage": {"prompt_tokens": 200, "completion_tokens": 64, "total_tokens": 264},
-            "system_fingerprint": "fp_bench",
-        }
-    ).encode()
-    return head(f"Content-Type: application/json\r\nContent-Length: {len(body)}") + body
+blocks = functools.cache(answers.blocks)
+begun = functools.cache(lambda model, chunks: b"".join(answers.begun(model, chunks)))
 
 
-def head(headers: str, status: str = "200 OK") -> bytes:
-    return f"HTTP/1.1 {status}\r\nServer: mock\r\n{headers}\r\n\r\n".encode()
+class Held:
+    """The streams that stay open: one of them after the other gets a chunk."""
 
+    def __init__(self) -> None:
+        self._streams: deque[tuple[asyncio.Transport, str]] = deque()
+        self._sending: asyncio.Task[None] | None = None
 
-def framed(model: str, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
-    """One chunk object as an SSE event, in an HTTP chunk of its own, as real servers send it."""
-    chunk = {
-        "id": "chatcmpl-bench0123456789abcdef",
-        "object": "chat.completion.chunk",
-        "created": 1760000000,
-        "model": model,
-        "choices": choices,
-        "usage": usage,
-    }
-    return http_chunk(b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n")
+    def add(self, transport: asyncio.Transport, model: str, rate: int) -> None:
+        self._streams.append((transport, model))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.get_running_loop().create_task(self._send(1 / rate), name="held streams")
 
-
-def http_chunk(data: bytes) -> bytes:
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
-
-
-@functools.cache
-def stream(model: str, chunks: int) -> tuple[bytes, ...]:
-    """The answer in pieces, one per token: the first with the head before it, the last with the end behind it."""
-    pieces = []
-    for number in range(chunks):
-        delta = {"content": WORDS[number % len(WORDS)]}
-        if number == 0:
-            delta = {"role": "assistant", **delta}
-        pieces.append(framed(model, [{"index": 0, "delta": delta, "finish_reason": None}]))
-    pieces[0] = head("Content-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked") + pieces[0]
-    usage = {"prompt_tokens": 200, "completion_tokens": chunks, "total_tokens": 200 + chunks}
-    pieces[-1] += framed(model, [{"index": 0, "delta": {}, "finish_reason": "stop"}])
-    pieces[-1] += framed(model, [], usage) + http_chunk(b"data: [DONE]\n\n") + http_chunk(b"")
-    return tuple(pieces)
-
-
-@functools.cache
-def blocks(model: str, chunks: int, at_once: int) -> tuple[bytes | memoryview, ...]:
-    if at_once:
-        pieces = stream(model, chunks)
-        return tuple(b"".join(pieces[at : at + at_once]) for at in range(0, chunks, at_once))
-    whole = memoryview(b"".join(stream(model, chunks)))
-    return tuple(whole[at : at + BLOCK] for at in range(0, len(whole), BLOCK))
-
-
-PLAIN = plain_answer()
-MODELS = b'{"object":"list","data":[]}'
-LISTED = head(f"Content-Type: application/json\r\nContent-Length: {len(MODELS)}") + MODELS
-NO_LENGTH = head("Content-Length: 0\r\nConnection: close", "411 Length Required")
+    async def _send(self, gap: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while open_ones := deque(one for one in self._streams if not one[0].is_closing()):
+            self._streams = open_ones
+            transport, model = self._streams[0]
+            transport.write(answers.token(model, f"@{time.time():.6f}@"))
+            self._streams.rotate(-1)
+            due += gap
+            await asyncio.sleep(due - loop.time())
+        self._streams.clear()
 
 
 class Connection(asyncio.BufferedProtocol):
     """One kept-alive connection: reads a request, looks at no more of its body than it must, answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Held) -> None:
         self._loop = asyncio.get_running_loop()
+        self._held = held
         self._head = b""
         self._body = b""
         self._missing = 0
+        self._first = b""  # the request's first line, and its headers
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._task: asyncio.Task[None] | None = None
@@ -152,10 +113,11 @@ class Connection(asyncio.BufferedProtocol):
         self._head = b""
         first, rest = data[: end + 2], data[end + len(END_OF_HEAD) :]
         length = LENGTH.search(first)
+        self._first = first
         if first.startswith(b"GET "):
-            self._transport.write(LISTED)
+            self._transport.write(answers.LISTED)
         elif length is None or CHUNKED.search(first):
-            self._transport.write(NO_LENGTH)
+            self._transport.write(answers.NO_LENGTH)
             self._transport.close()
         else:
             self._missing = int(length[1])
@@ -169,26 +131,43 @@ class Connection(asyncio.BufferedProtocol):
             self._answer(body)
 
     def _answer(self, body: bytes) -> None:
-        if not STREAMED.search(body):
-            self._transport.write(PLAIN)
-            return
-        name = MODEL.search(body)
-        model = name[1].decode() if name else "burst-50"
-        kind = KIND.fullmatch(model)
-        count, at_once, gap = map(int, kind.groups("0")) if kind else (50, 0, 0)
-        sending = self._pace(model, count, gap / 1000) if gap else self._burst(model, count, at_once)
-        self._task = self._loop.create_task(sending, name=f"answer {model}")
+        converse = CONVERSE.match(self._first)
+        name = converse or MODEL.search(body)
+        kind = name and KIND.fullmatch(name[1].decode())
+        if self._first.startswith(b"POST / "):
+            self._transport.write(answers.NO_STACK)
+        elif kind is None or not (converse or STREAMED.search(body)):
+            self._answer_plain(int(kind["delay"] or 0) if kind else 0)
+        elif kind["held"]:
+            self._transport.write(begun(kind[0], int(kind["held"])))
+            self._held.add(self._transport, kind[0], int(kind["rate"]))
+        else:
+            self._task = self._loop.create_task(self._send(kind, is_converse=converse is not None))
 
-    async def _burst(self, model: str, chunks: int, at_once: int) -> None:
-        for block in blocks(model, chunks, at_once):
+    def _answer_plain(self, delay: int) -> None:
+        if delay:
+            self._loop.call_later(delay / 1000, self._transport.write, answers.PLAIN)
+        else:
+            self._transport.write(answers.PLAIN)
+
+    async def _send(self, kind: re.Match[str], *, is_converse: bool) -> None:
+        chunks = int(kind["paced"] or kind["burst"] or 50)
+        pieces = answers.converse_stream(chunks) if is_converse else answers.stream(kind[0], chunks)
+        if kind["paced"]:
+            await self._pace(pieces, int(kind["gap"]) / 1000)
+        else:
+            await self._burst(pieces, int(kind["by"] or 0))
+
+    async def _burst(self, pieces: tuple[bytes, ...], at_once: int) -> None:
+        for block in blocks(pieces, at_once):
             if not self._flowing.is_set():
                 await self._flowing.wait()
             self._transport.write(block)
             await asyncio.sleep(0)  # the other streams' turn: side by side, as a server's are
 
-    async def _pace(self, model: str, chunks: int, gap: float) -> None:
+    async def _pace(self, pieces: tuple[bytes, ...], gap: float) -> None:
         start = self._loop.time()
-        for number, piece in enumerate(stream(model, chunks)):
+        for number, piece in enumerate(pieces):
             # By the clock and not by the last chunk: what is late once does not stay late.
             await asyncio.sleep(start + number * gap - self._loop.time())
             await self._flowing.wait()
@@ -196,17 +175,17 @@ class Connection(asyncio.BufferedProtocol):
 
 
 async def serve() -> None:
-    loop = asyncio.get_running_loop()
+    loop, held = asyncio.get_running_loop(), Held()
     # The loop has to make the socket: on one from socket.create_server (its proto is 0) asyncio sets no TCP_NODELAY,
     # and a paced chunk then waits up to 40 ms for the reader's delayed ACK.
-    server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Connection(held), "127.0.0.1", 0, backlog=1024)
     port = server.sockets[0].getsockname()[1]
     print(f"listening on http://127.0.0.1:{port}", flush=True)
     await until_stdin_closes(LIFETIME)
     server.close()
 
 
-async def until_stdin_closes(seconds: float) -> None:
+async def until_stdin_closes(seconds: float = LIFETIME) -> None:
     """Whoever started this holds the other end: when that closes, or after a while anyway, it is over."""
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, over.set)

@@ -1,25 +1,23 @@
-"""The load client, a process of its own: raw asyncio protocols in a closed loop, every answer counted exactly.
+"""Requests over HTTP, plain and streaming: raw asyncio protocols in a closed loop, every answer counted exactly."""
 
-`python -m benchmarks.load` takes a Plan as JSON on standard input and prints an Outcome as JSON.
-"""
+from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import sys
 import time
 from pathlib import Path
 
 import msgspec
 
-from benchmarks import http1, proc
+from benchmarks.clients import http1
+from benchmarks.clients.base import HANGS, Meter, Watched, WrongAnswer, main
+from benchmarks.outcome import Outcome, quantiles
 
 SLICE = 256 * 1024
 KEPT = 512  # bytes of a body's end, to find a marker that came in two pieces, and the mark of the end
-HANGS = 30  # seconds after which what has not been answered counts as hanging
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What to ask, how often, and how a right answer is told."""
 
     port: int
@@ -28,33 +26,13 @@ class Plan(msgspec.Struct, frozen=True):
     marker: str  # found once per chunk; a plain answer is one chunk
     chunks: int  # that each answer must have, not one more or less
     end: str  # what the last bytes of an answer must hold
-    measured: int  # the process whose costs are asked for
-    upstream: int
-    cores: list[int]  # where all of this runs, and nothing else should
-    accept: str = "application/json"
+    accept: str
+    watched: Watched
     clients: int = 1
     seconds: float = 0  # no new request after that; 0: only `repeats` counts
     repeats: int = 1_000_000  # requests of each client
     ramp: float = 0  # seconds over which the clients begin
     unmeasured: int = 0  # first answers of each client whose times do not count
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    answers: int
-    chunks: int
-    seconds: float
-    cpu: float  # seconds that the measured process used
-    peak_mb: float
-    whole_ms: tuple[float, float]  # request to last byte: p50, p99
-    first_ms: tuple[float, float]  # request to first chunk: p50, p99
-    silence_ms: float  # the longest between two chunks of one answer
-    client_busy: float  # share of the time that this process was busy
-    upstream_busy: float
-    others_busy: float  # CPU seconds per second that none of the three used: what disturbed
-
-
-class WrongAnswer(Exception):
-    """A figure from wrong answers is worth nothing: the first one ends the run."""
 
 
 class Load:
@@ -173,9 +151,8 @@ async def run(plan: Plan) -> Outcome:
     for _ in range(plan.clients):
         _, client = await loop.create_connection(lambda: Client(load), "127.0.0.1", plan.port)
         clients.append(client)
-    proc.reset_peak(plan.measured)
-    before, start = costs(plan), time.perf_counter()
-    load.deadline = start + (plan.seconds or float("inf"))
+    meter = Meter(plan.watched)
+    load.deadline = time.perf_counter() + (plan.seconds or float("inf"))
     for number, client in enumerate(clients):
         loop.call_later(plan.ramp * number / plan.clients, client.ask)
     try:
@@ -183,52 +160,17 @@ async def run(plan: Plan) -> Outcome:
     except TimeoutError:
         raise WrongAnswer(f"{load.running} of {plan.clients} clients got no answer within {HANGS} s") from None
     finally:
-        took, after = time.perf_counter() - start, costs(plan)
+        outcome = meter.outcome(
+            answers=load.answers,
+            chunks=load.answers * plan.chunks,
+            whole_ms=quantiles(load.whole),
+            first_ms=quantiles(load.first),
+            silence_ms=load.silence * 1000,
+        )
         for client in clients:
             client.close()
-    return outcome(load, took, [new - old for old, new in zip(before, after, strict=True)])
-
-
-def costs(plan: Plan) -> list[float]:
-    """CPU seconds so far: of the measured process, the upstream, this one, and all that ran on these cores."""
-    pids = (plan.measured, plan.upstream, os.getpid())
-    return [*(proc.cpu_seconds(pid) for pid in pids), proc.cores_busy(plan.cores)]
-
-
-def outcome(load: Load, took: float, used: list[float]) -> Outcome:
-    cpu, upstream, mine, everything = used
-    ours = mine + (upstream if load.plan.measured == load.plan.upstream else upstream + cpu)
-    return Outcome(
-        answers=load.answers,
-        chunks=load.answers * load.plan.chunks,
-        seconds=took,
-        cpu=cpu,
-        peak_mb=proc.peak_mb(load.plan.measured),
-        whole_ms=(percentile(load.whole, 50), percentile(load.whole, 99)),
-        first_ms=(percentile(load.first, 50), percentile(load.first, 99)),
-        silence_ms=load.silence * 1000,
-        client_busy=mine / took,
-        upstream_busy=upstream / took,
-        others_busy=max(0.0, everything - ours) / took,
-    )
-
-
-def percentile(seconds: list[float], percent: int) -> float:
-    ordered = sorted(seconds)
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] * 1000
-
-
-def main() -> int:
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
-    gc.disable()
-    try:
-        result = asyncio.run(run(plan))
-    except (WrongAnswer, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(msgspec.json.encode(result).decode())
-    return 0
+    return outcome
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Plan, run))

@@ -9,7 +9,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
-from benchmarks.upstream import LIFETIME, until_stdin_closes
+from benchmarks.upstream import until_stdin_closes
 
 COPIED = ("Content-Type", "Content-Length")
 
@@ -48,7 +48,7 @@ async def serve(upstream: str) -> None:
         listener.setblocking(False)
         server.add_socket(listener)
         print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        await until_stdin_closes(LIFETIME)
+        await until_stdin_closes()
         server.stop()
 
 
