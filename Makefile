@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CDK_APP := tests/infraforge_app
 CDK := $(CDK_APP)/node_modules/.installed
 
-.PHONY: run demo-aws test test-slow check format bench schema screenshots cdk clean
+.PHONY: run demo-aws test test-slow check format bench soak schema screenshots cdk clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
@@ -31,6 +31,10 @@ demo-aws: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+# Ten minutes, or SECONDS=...
+soak: $(VENV)/.local
+	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
 
 schema: $(VENV)/.local
 	$(BIN)/python docs/schema/make.py
