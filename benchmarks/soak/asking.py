@@ -10,8 +10,8 @@ from typing import Any
 import msgpack
 from PIL import Image
 
+from benchmarks.answers import ANSWER
 from benchmarks.soak.client import ASKED, SSE, Client, check, heard
-from benchmarks.upstream import ANSWER
 
 # What stands once in each chunk's event.
 MARKS = {

@@ -4,23 +4,13 @@
 """
 
 import asyncio
-import ctypes
 import json
-import os
 import signal
 import sys
 from collections import Counter
 
 import run
-
-PR_SET_PDEATHSIG = 1  # prctl(2)
-
-
-def end_with_parent() -> None:
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
-        sys.exit(1)
+from benchmarks.launch import end_with_parent
 
 
 def tell_tasks(*_: object) -> None:

@@ -8,8 +8,8 @@ from benchmarks.soak.watch import Sample
 WARM_UP = 0.5  # of the time: caches, rings and the allocator fill; what memory does then is not judged
 SHORTEST = 300  # seconds of load: after a shorter warm-up memory still settles, and is not judged at all
 # MB per minute, by the interval's lower end: more than chance, and more than an allocator that still settles. At this
-# load, some 100 turns a second, it is one forgotten object of 80 bytes a turn.
-LEAK = 0.5
+# load, some 150 turns a second, it is one forgotten object of 30 bytes in each: none is smaller.
+LEAK = 0.25
 
 
 def of_memory(samples: Sequence[Sample], seconds: float) -> list[str]:
