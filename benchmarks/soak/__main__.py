@@ -28,10 +28,16 @@ def main() -> int:
         try:
             faults = asyncio.run(soak(work, seconds))
         except* (proc.StartFailed, Wrong) as group:
-            faults = [str(error) for error in group.exceptions]
+            faults = [str(error) for error in leaves(group)]
     for fault in faults:
         print(f"! {fault}")
     return 1 if faults else 0
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors of a group, and of the groups in it."""
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return [leaf for one in inner for leaf in leaves(one)] or [error]
 
 
 def arguments() -> argparse.Namespace:

@@ -5,8 +5,8 @@ import socket as sockets
 from benchmarks.soak.asking import MARKS
 from benchmarks.soak.client import ASKED, Client, check, heard
 
-LONG = "paced-100-10ms"  # a second, to be left in the middle of
-CHUNKS = 100
+LONG = "paced-1000-10ms"  # ten seconds, to be left in the middle of, also by a client that is slow
+SHORT, CHUNKS = "paced-100-10ms", 100  # a second, to be read to its end by whoever comes back
 
 
 async def stopped_by_delete(client: Client) -> None:
@@ -41,7 +41,7 @@ async def vanished_from_a_socket(client: Client) -> None:
 
 
 async def resumed(client: Client) -> None:
-    async with client.stream(LONG, resumable=True) as answer:
+    async with client.stream(SHORT, resumable=True) as answer:
         stream, begun = answer.headers["X-Stream-Id"], await answer.content.readuntil(b"event: chunk\n")
         answer.close()
     after = begun.count(b"event: ") - 1

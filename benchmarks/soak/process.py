@@ -12,7 +12,7 @@ from benchmarks import proc
 ROOT = Path(__file__).parents[2]
 LAST = 40  # seconds to end in, draining included
 
-STREAMS = ("burst-200", "paced-100-10ms")
+STREAMS = ("burst-200", "paced-100-10ms", "paced-1000-10ms")
 # Prints for some seconds, in a process of its own as a real deploy does, and leaves another behind it that waits.
 SCRIPT = """\
 sleep 1000 & sleeper=$!

@@ -16,7 +16,8 @@ from benchmarks.soak.watch import Sample, look, processes_in
 
 # What Forgeline keeps for a while has filled its place long before memory is judged.
 KEPT_JOBS = 10
-KEPT_STREAMS = 0.1  # of the load's time
+KEPT_STREAMS = 0.1  # of the load's time, but long enough for whoever resumes one
+RESUMES_WITHIN = 30  # seconds, on a machine that is busy with other things
 
 PERIOD = 5.0  # seconds between two samples, less in a short soak
 FEWEST = 20  # samples
@@ -26,7 +27,8 @@ RETURN = 45.0  # seconds for everything to come back
 
 async def soak(work: Path, seconds: float) -> list[str]:
     """What was wrong. Raises proc.StartFailed; in a group, Wrong for a wrong answer."""
-    kept = ("--keep-jobs", str(KEPT_JOBS), "--stream-keep", f"{seconds * KEPT_STREAMS:.0f}")
+    kept_streams = max(RESUMES_WITHIN, seconds * KEPT_STREAMS)
+    kept = ("--keep-jobs", str(KEPT_JOBS), "--stream-keep", str(kept_streams))
     async with forgeline(work, *kept) as server, aiohttp.ClientSession() as http:
         async with users(server) as client:
             await one_of_each(client, server.presets / "models")
