@@ -9,14 +9,13 @@ JOBS = "/api/hyperpod/jobs"
 
 
 async def ran(client: Client) -> None:
-    """A job that talks for some seconds; every third is cancelled in the middle."""
-    job, expected = await submitted(client, preset="talks", dry_run=False), "succeeded"
-    client.job = job
-    if client.turns["ran"] % 3 == 2:
-        await followed(client, job, parts=10)
-        await client.answer("POST", f"{JOBS}/{job}/cancel", 202)
-        expected = "cancelled"
-    await ended(client, job, expected)
+    """A job that talks for some seconds; every third one would not end, and is cancelled."""
+    preset, expected = ("stays", "cancelled") if client.turns["ran"] % 3 == 2 else ("talks", "succeeded")
+    client.job = await submitted(client, preset=preset, dry_run=False)
+    if preset == "stays":
+        await followed(client, client.job, parts=50)
+        await client.answer("POST", f"{JOBS}/{client.job}/cancel", 202)
+    await ended(client, client.job, expected)
 
 
 async def rehearsed(client: Client) -> None:

@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[2]
 LAST = 40  # seconds to end in, draining included
 
 STREAMS = ("burst-200", "paced-100-10ms", "paced-1000-10ms")
-# Prints for some seconds, in a process of its own as a real deploy does, and leaves another behind it that waits.
-SCRIPT = """\
-sleep 1000 & sleeper=$!
-for line in $(seq 1 250); do echo "line $line of a deploy that says what it does"; sleep 0.02; done
-kill $sleeper
-"""
+LINE = 'echo "line $line of a deploy that says what it does"; sleep 0.02'
+# Both have a process beside them, as a deploy has. One ends after some seconds, the other when it is cancelled.
+SCRIPTS = {
+    "talks": f"sleep 1000 & sleeper=$!\nfor line in $(seq 1 250); do {LINE}; done\nkill $sleeper\n",
+    "stays": f"sleep 1000 &\nline=1\nwhile true; do {LINE}; line=$((line + 1)); done\n",
+}
 
 
 def write_presets(folder: Path, upstream: int, closed: int) -> None:
@@ -35,8 +35,11 @@ def write_presets(folder: Path, upstream: int, closed: int) -> None:
     jobs = folder / "hyperpod"
     jobs.mkdir()
     (jobs / "small.yaml").write_bytes((ROOT / "presets" / "hyperpod" / "small.yaml").read_bytes())
-    (jobs / "deploy.sh").write_text(SCRIPT)
-    (jobs / "talks.yaml").write_text("config: {global: {stackName: talks}}\nscripts: {deploy: hyperpod/deploy.sh}\n")
+    for name, script in SCRIPTS.items():
+        (jobs / f"{name}.sh").write_text(script)
+        (jobs / f"{name}.yaml").write_text(
+            f"config: {{global: {{stackName: {name}}}}}\nscripts: {{deploy: hyperpod/{name}.sh}}\n"
+        )
 
 
 def model(name: str, port: int, capabilities: str) -> str:
