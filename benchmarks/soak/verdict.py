@@ -16,7 +16,8 @@ def of_memory(samples: Sequence[Sample], seconds: float) -> list[str]:
     """Prints the slope of what is the server's own."""
     found = steady_slope(samples)
     judged = seconds >= SHORTEST
-    print(f"memory, second half: {found}" + ("" if judged else f"; judged from {SHORTEST} s of load on"))
+    said = f"at most {LEAK}: flat" if found.high <= LEAK else f"too unsure to be called flat, which is at most {LEAK}"
+    print(f"memory, second half: {found}; {said if judged else f'judged from {SHORTEST} s of load on'}")
     return [f"memory grows: {found}, and {LEAK} is the bound"] if judged and found.low > LEAK else []
 
 

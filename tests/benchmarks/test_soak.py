@@ -61,8 +61,14 @@ def test_samples_that_follow_one_another_make_the_interval_wider() -> None:
     assert ordered.high - ordered.low > 2 * (mixed.high - mixed.low)
 
 
-def test_memory_that_wanders_and_does_not_grow_is_no_fault() -> None:
+def test_memory_that_wanders_and_does_not_grow_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert verdict.of_memory(remembered(0), 600) == []
+    assert capsys.readouterr().out.strip().endswith("flat")
+
+
+def test_a_slope_that_is_too_unsure_is_not_called_flat(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verdict.of_memory(remembered(0)[:20], 600) == []
+    assert "too unsure" in capsys.readouterr().out
 
 
 def test_memory_that_grows_is_a_fault_with_its_slope() -> None:
