@@ -12,6 +12,8 @@ from pathlib import Path
 
 from benchmarks import plots, proc, report, results
 from benchmarks.effort import FULL, QUICK
+from benchmarks.peers.targets import Peers
+from benchmarks.peers.targets import find as find_peers
 from benchmarks.runner import SPARE, Runner
 from benchmarks.scenario import FLOOR, FORGELINE, Scenario
 from benchmarks.scenarios import QUESTIONS, SCENARIOS
@@ -51,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="WORD", help="only the scenarios whose name has this in it")
     parser.add_argument("--publish", action="store_true", help="only put the last run's table and plots into docs/")
     parser.add_argument("--compare", action="store_true", help="only say where the last two runs do not agree")
+    parser.add_argument("--peers", metavar="DIR", type=Path, help="measure the gateways that are installed there too")
     return parser.parse_args()
 
 
@@ -79,8 +82,10 @@ def chosen(word: str) -> list[Scenario]:
 
 def measured(options: argparse.Namespace) -> results.Results:
     others = ["nginx"] if shutil.which("nginx") else []
+    peers = find_peers(options.peers, QUESTIONS) if options.peers else Peers()
     began = time.monotonic()
-    with World(QUESTIONS) as world:
+    with World(QUESTIONS, peers.starts) as world:
+        others += peers.begin(world)
         runner = Runner(world, QUICK if options.quick else FULL, others)
         if world.measured == world.loading:
             runner.doubts["only one core, which everything shares"] = 1.0
@@ -92,12 +97,16 @@ def measured(options: argparse.Namespace) -> results.Results:
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         took=time.monotonic() - began,
         machine=results.machine(),
-        versions=results.versions(),
+        versions=results.versions() | peers.versions,
         sides=[FLOOR, *others, FORGELINE],
         lines=runner.lines,
         distributions=runner.distributions,
-        failed=runner.failed,
-        doubts=[*(f"{what} ({share:.2f} of a core)" for what, share in runner.doubts.items()), *repeated(runner)],
+        failed=peers.not_theirs(runner.failed),
+        doubts=[
+            *(f"{what} ({share:.2f} of a core)" for what, share in runner.doubts.items()),
+            *repeated(runner),
+            *peers.notes,
+        ],
     )
 
 

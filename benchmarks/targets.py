@@ -7,7 +7,8 @@ import json
 import random
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.answers import ANSWER, WORDS
@@ -40,6 +41,7 @@ class Asked:
     marker: str
     chunks: int
     end: str
+    headers: Mapping[str, str] = field(default_factory=dict)  # beside those of every request
 
 
 class OpenAI:

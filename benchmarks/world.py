@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,7 +39,7 @@ def _nginx(core: int, upstream: int, work: Path) -> OpenAI:
 class World:
     """`measured`, `loading` and `asking` are the cores of what is measured, of the upstream and of the client."""
 
-    def __init__(self, questions: Sequence[Question], peers: dict[str, Start] | None = None) -> None:
+    def __init__(self, questions: Sequence[Question], peers: Mapping[str, Start] | None = None) -> None:
         self.measured, self.loading, self.asking = proc.cores()
         self._ends = contextlib.ExitStack()
         self.work = Path(self._ends.enter_context(tempfile.TemporaryDirectory(prefix="forgeline-bench-")))

@@ -1,16 +1,18 @@
 """Just enough HTTP/1.1 to read answers at full speed: a head, then a body by length or in chunks."""
 
 import re
+from collections.abc import Mapping
 
 END_OF_HEAD = b"\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 
-def request(port: int, path: str, body: bytes, accept: str) -> bytes:
+def request(port: int, path: str, body: bytes, accept: str, headers: Mapping[str, str] | None = None) -> bytes:
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     )
     return head.encode() + body
 

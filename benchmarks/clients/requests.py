@@ -28,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     end: str  # what the last bytes of an answer must hold
     accept: str
     watched: Watched
+    headers: dict[str, str] = {}
     clients: int = 1
     seconds: float = 0  # no new request after that; 0: only `repeats` counts
     repeats: int = 1_000_000  # requests of each client
@@ -40,7 +41,8 @@ class Load:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.request = http1.request(plan.port, plan.path, Path(plan.body).read_bytes(), plan.accept)
+        body = Path(plan.body).read_bytes()
+        self.request = http1.request(plan.port, plan.path, body, plan.accept, plan.headers)
         self.marker = plan.marker.encode()
         self.end = plan.end.encode()
         self.deadline = float("inf")

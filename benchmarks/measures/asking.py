@@ -36,6 +36,7 @@ class Ask:
             chunks=asked.chunks,
             end=asked.end,
             accept=asked.accept,
+            headers=dict(asked.headers),
             watched=world.watched(target.served.pid),
             clients=effort.clients(self.clients),
             seconds=self.seconds * effort.scale,
