@@ -33,7 +33,7 @@ class EventLog(Generic[T]):
         self._cursors: set[Cursor[T]] = set()
         self._readers_waiting: list[asyncio.Future[None]] = []
         self._writers_waiting: list[asyncio.Future[None]] = []
-        self._crowded_at = math.inf
+        self._look_at: float = MAX_LAG  # the size up to which no cursor can be too far behind
 
     def extend(self, records: Sequence[T], size: int = 0) -> None:
         self.records += records
@@ -50,7 +50,6 @@ class EventLog(Generic[T]):
         """A cursor whose first record is the one at `position`. Close it: it is a context manager."""
         cursor = Cursor(self, position)
         self._cursors.add(cursor)
-        self._crowded_at = min(self._crowded_at, MAX_LAG + cursor.seen)
         return cursor
 
     @property
@@ -60,11 +59,11 @@ class EventLog(Generic[T]):
     @property
     def crowded(self) -> bool:
         """Whether a cursor is so far behind that the writer should `pace` itself."""
-        if self.size <= self._crowded_at:
+        if self.size <= self._look_at:
             return False
-        # By what was last known; now it is looked at anew. If readers said how far they are, each batch would cost a look.
-        self._crowded_at = MAX_LAG + min((cursor.seen for cursor in self._cursors), default=math.inf)
-        return self.size > self._crowded_at
+        slowest = min((cursor.seen for cursor in self._cursors), default=self.size)
+        self._look_at = MAX_LAG + min(slowest, self.size)
+        return self.size > self._look_at
 
     async def pace(self) -> int:
         """Lets cursors that are too far behind catch up, for `PATIENCE` at most; then cuts them off: so many."""

@@ -97,7 +97,11 @@ async def test_a_stream_of_a_thousand_tokens_costs_no_more_calls_than_it_did(tmp
 @asynchronous
 async def test_one_call_more_for_each_token_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weigh = streams._size
-    monkeypatch.setattr(streams, "_size", lambda record: weigh(record))
+
+    def weigh_slowly(record: streams.Record) -> int:
+        return weigh(record)
+
+    monkeypatch.setattr(streams, "_size", weigh_slowly)
     assert await cost_of_stream(tmp_path) > STREAM_CALLS
 
 
