@@ -231,7 +231,7 @@ class Streams:
         if isinstance(outcome, Result | Failure):
             stream.outcomes[outcome.model] = outcome
             self.on_outcome(outcome)
-        size = sum(map(_size, records))
+        size = sum([RECORD_BYTES + len(one) if type(one) is str else _size(one) for one in records])
         stream.log.extend(records, size)
         self._held += size
 

@@ -106,8 +106,8 @@ class AnswerReader:
         """
         chunks: list[Part] = []
         try:
-            for line in self._lines(block):
-                parsed = self._parse(line) if line else None
+            for line in filter(None, self._lines(block)):
+                parsed = self._parse(line)
                 if parsed is not None and parsed.choices:
                     chunks += self._text(parsed.choices[0])
                 if self.done:
@@ -233,8 +233,10 @@ async def begin_answer(read: Read, reader: AnswerReader) -> AsyncGenerator[Seque
 async def _batches(
     read: Read, reader: AnswerReader, first: Sequence[Part], others: Iterator[Sequence[Part]]
 ) -> AsyncGenerator[Sequence[Part], None]:
-    if first:
-        yield first
+    if reader.done:  # all of it came at once
+        yield [*first, *reader.ending()]
+        return
+    yield first
     for batch in others:
         yield batch
     while not reader.done:

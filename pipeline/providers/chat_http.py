@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Collection
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -61,11 +62,11 @@ class ChatHttp:
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        # `connect` also bounds the look-up of the name, which `sock_connect` does not; no pool is ever waited for.
-        timeout = aiohttp.ClientTimeout(connect=connect, sock_connect=connect)
         data = body if len(body) <= SLICE else _slices(body)
         try:
-            return await self.connected().post(url, data=data, headers=headers, timeout=timeout, allow_redirects=False)
+            return await self.connected().post(
+                url, data=data, headers=headers, timeout=_to_connect(connect), allow_redirects=False
+            )
         except (*_BROKEN, ValueError) as error:
             raise _unanswered(error, f"{url.host}:{url.port}", connect) from _without_headers(error)
 
@@ -100,6 +101,12 @@ class ChatHttp:
     def _end(self, response: aiohttp.ClientResponse) -> None:
         self._lingering.discard(response)
         response.close()
+
+
+@lru_cache(maxsize=256)
+def _to_connect(seconds: float) -> aiohttp.ClientTimeout:
+    """`connect` also bounds the look-up of the name, which `sock_connect` does not; no pool is ever waited for."""
+    return aiohttp.ClientTimeout(connect=seconds, sock_connect=seconds)
 
 
 class _Blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from yarl import URL
@@ -42,7 +43,7 @@ class OpenAICompatible:
     async def availability(self, preset: ModelPreset) -> Availability:
         """Whether the preset is complete; the network is not asked."""
         try:
-            _address(preset)
+            _address(preset.base_url)
             _key(preset)
         except Unavailable as error:
             return Availability("unavailable", error.message)
@@ -53,19 +54,20 @@ class OpenAICompatible:
         Unavailable where the upstream can't be reached, ModelError where what it answers can't be read.
         """
         preset = route.preset
-        url, key = _address(preset), _key(preset)
+        url, key = _address(preset.base_url), _key(preset)
         body = encode_request(preset.model, inference, stream="stream" in preset.capabilities)
         response = await self._http.post(url, key, body, preset.timeouts.connect)
         return await self._http.answer(response, key, inference.parameters.stop)
 
 
-def _address(preset: ModelPreset) -> URL:
-    if preset.base_url is None:
+@lru_cache(maxsize=256)
+def _address(base_url: str | None) -> URL:
+    if base_url is None:
         raise Unavailable(
             "This model's preset has no base_url: the address of its server, such as http://host:8000/v1."
         )
     try:
-        url = URL(preset.base_url.rstrip("/") + "/chat/completions")
+        url = URL(base_url.rstrip("/") + "/chat/completions")
     except ValueError as error:
         raise Unavailable("The base_url in this model's preset is not an address.") from error
     if url.scheme not in {"http", "https"} or not url.host:
