@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.aio import asynchronous, unhurried
+from tests.aio import unhurried
 from tests.infraforge_runner.cloudformation import local_aws
 from tests.jobs import ended, log_of, post, submit, write_hyperpod
 from tests.serving import Server, serving
@@ -40,7 +40,7 @@ async def stacks(server: Server) -> list[dict[str, Any]]:
     return found
 
 
-@asynchronous
+@unhurried
 async def test_what_a_tag_names_and_a_stacks_name_names_alike_can_not_stand_twice(tmp_path: Path) -> None:
     write(tmp_path)
     async with serving(tmp_path) as server:
@@ -58,7 +58,7 @@ async def test_what_a_tag_names_and_a_stacks_name_names_alike_can_not_stand_twic
         assert (await run(server, stack="x"))["status"] == "succeeded"
 
 
-@asynchronous
+@unhurried
 async def test_names_are_taken_by_a_job_that_has_not_ended(tmp_path: Path) -> None:
     write(tmp_path, deploy="until [ -e go ]; do sleep 0.05; done")
     async with serving(tmp_path) as server:
@@ -69,7 +69,7 @@ async def test_names_are_taken_by_a_job_that_has_not_ended(tmp_path: Path) -> No
         await ended(server, first["job_id"])
 
 
-@asynchronous
+@unhurried
 async def test_a_failed_deploy_leaves_known_what_was_applied_before_it(tmp_path: Path) -> None:
     write(tmp_path)
     async with serving(tmp_path) as server:
@@ -84,7 +84,7 @@ async def test_a_failed_deploy_leaves_known_what_was_applied_before_it(tmp_path:
         assert '"size": 5' in (await log_of(server, gone["job_id"])).decode()
 
 
-@asynchronous
+@unhurried
 async def test_of_a_stack_that_never_stood_all_is_new(tmp_path: Path) -> None:
     write(tmp_path)
     async with serving(tmp_path) as server:
@@ -96,7 +96,7 @@ async def test_of_a_stack_that_never_stood_all_is_new(tmp_path: Path) -> None:
         assert not [line for line in dry["result"]["plan"]["diff"] if line.startswith("-")]
 
 
-@asynchronous
+@unhurried
 async def test_a_destroy_goes_where_the_stack_stands(tmp_path: Path) -> None:
     write(tmp_path)
     async with serving(tmp_path) as server:
@@ -113,7 +113,7 @@ async def test_a_destroy_goes_where_the_stack_stands(tmp_path: Path) -> None:
         assert await stacks(server) == []
 
 
-@asynchronous
+@unhurried
 async def test_a_stack_whose_preset_is_gone_goes_by_another(tmp_path: Path) -> None:
     write(tmp_path)
     write(tmp_path, "other", config={"global": {"stackName": "another"}, "size": 3})
@@ -125,7 +125,7 @@ async def test_a_stack_whose_preset_is_gone_goes_by_another(tmp_path: Path) -> N
         assert await stacks(server) == []
 
 
-@asynchronous
+@unhurried
 async def test_a_record_that_can_not_be_read_holds_nothing_up(tmp_path: Path) -> None:
     write(tmp_path)
     async with serving(tmp_path) as server:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.aio import asynchronous
+from tests.aio import asynchronous, unhurried
 from tests.jobs import ended, submit, write_hyperpod
 from tests.serving import Server, says, serving
 from tests.sockets import Talk, talking
@@ -127,7 +127,7 @@ async def test_a_model_of_a_dry_run_or_of_no_known_place_is_none(tmp_path: Path)
             assert names == ["claude", "last"]
 
 
-@asynchronous
+@unhurried
 async def test_of_stacks_with_long_names_in_several_regions_each_has_its_model(tmp_path: Path) -> None:
     config = {"global": {"stackName": "S" * 100}}
     names = ["m", "m-" + "s" * 58, "m-" + "s" * 58 + "-2"]
