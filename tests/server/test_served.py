@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.aio import asynchronous, unhurried
+from tests.aio import unhurried
 from tests.jobs import ended, submit, write_hyperpod
 from tests.serving import Server, says, serving
 from tests.sockets import Talk, talking
@@ -58,7 +58,7 @@ async def following(talk: Talk) -> None:
     ],
     ids=["named", "from-the-model", "path"],
 )
-@asynchronous
+@unhurried
 async def test_what_was_deployed_answers_beside_the_others_until_it_is_destroyed(
     tmp_path: Path, serves: dict[str, Any], name: str
 ) -> None:
@@ -80,7 +80,7 @@ async def test_what_was_deployed_answers_beside_the_others_until_it_is_destroyed
     assert not list((tmp_path / "data").rglob("*.yaml"))
 
 
-@asynchronous
+@unhurried
 async def test_the_next_server_has_the_model_too(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         upstream.answer = whole("from the cluster")
@@ -93,7 +93,7 @@ async def test_the_next_server_has_the_model_too(tmp_path: Path) -> None:
             assert (await server.post("/api/models/m", {"text": "hi"})).text == "from the cluster"
 
 
-@asynchronous
+@unhurried
 async def test_two_stacks_that_serve_one_model_serve_two(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         upstream.answer = whole("hello")
@@ -110,7 +110,7 @@ async def test_two_stacks_that_serve_one_model_serve_two(tmp_path: Path) -> None
             assert (await server.post("/api/models/m-large-stack", {"text": "hi"})).status == 200
 
 
-@asynchronous
+@unhurried
 async def test_a_model_of_a_dry_run_or_of_no_known_place_is_none(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         upstream.answer = whole("hello")
@@ -145,7 +145,7 @@ async def test_of_stacks_with_long_names_in_several_regions_each_has_its_model(t
             assert [one["status"] for one in answer.json["results"]] == ["success"] * 3
 
 
-@asynchronous
+@unhurried
 async def test_what_is_no_generated_preset_of_ours_goes_at_the_next_start(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "presets" / "models"
     folder.mkdir(parents=True)
