@@ -42,6 +42,9 @@ _EVENT = re.compile(
 )
 _NAME_AND_REASON = re.compile(r"(?P<path>\S+)(?: \((?P<id>[A-Za-z0-9]+)\))? ?(?P<reason>.*)")
 _WAITING = re.compile(r"\s*(?P<done>\d+)(?:/(?P<total>\d+))? Currently in progress: .*")
+_COMPLAINT = re.compile(
+    r"(?:❌\s+\S+ failed: |❌\s+\S+: \w+ failed |‣ )(?P<cdk>.+)|(?P<infraforge>Error (?:loading|creating) .+)"
+)
 _OUTPUT = re.compile(r"(?P<stack>\S+?)\.(?P<key>[A-Za-z0-9]+) = (?P<value>.*)")
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
@@ -50,8 +53,8 @@ _LANDMARKS: Final[tuple[tuple[re.Pattern[str], Phase], ...]] = (
     (re.compile(r"\S+: start: (?:Building|Publishing) "), "publishing"),
     (re.compile(r"\S+: (?:creating CloudFormation changeset\.\.\.|deploying\.\.\. \[)"), "deploying"),
     (re.compile(r"\S+: destroying\.\.\. \["), "destroying"),
-    (re.compile(r"✅  \S+"), "done"),
-    (re.compile(r"❌  \S+"), "failed"),
+    (re.compile(r"✅\s+\S+"), "done"),
+    (re.compile(r"❌\s+\S+"), "failed"),
 )
 # One of these is in every line that means something, and in few others.
 _STATES: Final = ("_IN_PROG", "_COMPLETE", "_FAILED")  # the CDK cuts long ones
@@ -64,6 +67,8 @@ _WORDS: Final = (
     ": start: ",
     "Outputs:",
     "Loaded configuration",
+    "Error ",
+    "‣ ",
     "Currently in progress: ",
 )
 _MARKS: Final = tuple(word.encode() for word in _WORDS)
@@ -77,6 +82,7 @@ class CdkProgress:
         self.progress: Progress | None = None
         self.failed: list[Failure] = []
         self.outputs: dict[str, str] = {}
+        self.complaint = ""  # the first words about a failure that is no resource's
         self._rest = b""
         self._is_skipping = False  # the rest of a line that was too long
         self._in_outputs = False
@@ -116,6 +122,8 @@ class CdkProgress:
             self._count(waiting)
         else:
             self.phase = next((phase for begin, phase in _LANDMARKS if begin.match(line)), self.phase)
+            if not self.complaint and (complaint := _COMPLAINT.fullmatch(line)):
+                self.complaint = complaint["cdk"] or complaint["infraforge"]
 
     def _read_event(self, event: re.Match[str]) -> None:
         self._count(event)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import structlog
@@ -61,71 +62,82 @@ class Deployment:
                 ) from error
         checkout = None if spec.own_script else workspace.check_checkout(self._checkout)
         workspace.fill(self._directory.work, self._config, checkout)
-        self._record(standing=False)
+        self._begin_record()
         return argv_of(self._directory.script if spec.own_script else SCRIPTS / f"{spec.action}.sh")
 
     async def conclude(self, code: int | None) -> Findings:
         """What there is to say, once the script has ended with this status; None: it was stopped."""
-        if code is None:
-            return Findings(words=await self._still_doing())
         if code != 0:
-            return Findings(words=await self._why())
+            words = await (self._still_doing() if code is None else self._why())
+            await self._forget_if_gone()
+            return Findings(words=words)
         outputs = await self._outputs()
         if self._spec.action == "destroy":
             self._stacks.remove(self._spec.region, self._spec.stack_name)
             return Findings()
-        self._record(standing=True, outputs=outputs)
+        self._stacks.put(self._record("standing", outputs))
         return Findings(outputs)
 
     async def _outputs(self) -> dict[str, str]:
         """As CloudFormation tells them; else as the CDK printed them."""
         if self._spec.action == "deploy" and await self._can_ask:
             try:
-                return await stack.outputs(self._spec.region, self._spec.stack_name)
+                return await stack.outputs(self._spec.region, self._spec.stack_name) or self.cdk.outputs
             except stack.StackUnknown as error:
                 log.warning("no outputs", reason=str(error))
         return self.cdk.outputs
 
     async def _why(self) -> str:
-        """Which resources failed, and for what reason; a stack of which nothing was left is forgotten."""
+        """Which resources failed, and for what reason; else what the CDK or InfraForge has said."""
         found = self.cdk.failed
         if await self._can_ask:
             try:
-                region, name = self._spec.region, self._spec.stack_name
-                found = await stack.failures(region, name, self._began) or found
-                if await stack.status(region, name) is None:
-                    self._stacks.remove(region, name)
+                found = await stack.failures(self._spec.region, self._spec.stack_name, self._began) or found
             except stack.StackUnknown as error:
                 log.warning("no reason", reason=str(error))
-        return " ".join(
-            f"{failure}" if str(failure).endswith(".") else f"{failure}." for failure in found[:MAX_FAILURES]
-        )
+        words = [str(failure) for failure in found[:MAX_FAILURES]] or [self.cdk.complaint]
+        return " ".join(one if one.endswith(".") else f"{one}." for one in words if one)
 
     async def _still_doing(self) -> str:
         if not await self._can_ask:
             return ""
         return await stack.still_doing(self._spec.region, self._spec.stack_name)
 
-    def _record(self, *, standing: bool, outputs: dict[str, str] | None = None) -> None:
-        """Keeps what a destroy of this stack will need."""
-        spec = self._spec
-        before = self._stacks.get(spec.region, spec.stack_name)
-        if spec.action == "destroy":
-            if before is not None:
-                self._stacks.put(msgspec.structs.replace(before, state="uncertain"))
+    async def _forget_if_gone(self) -> None:
+        """A stack of which nothing is left. What a preset's own script makes need not be one of CloudFormation's."""
+        if self._spec.own_script or not await self._can_ask:
             return
-        since, known = (None, {}) if before is None else (before.since, before.outputs)
-        self._stacks.put(
-            Stack(
-                stack_name=spec.stack_name,
-                region=spec.region,
-                preset=spec.preset_name,
-                job_id=spec.job_id,
-                since=since or (datetime.now(UTC).isoformat() if standing else None),
-                state="standing" if standing else "uncertain",
-                config=self._config,
-                variables=spec.variables,
-                outputs=known if outputs is None else outputs,
-                serves=spec.preset.serves,
-            )
+        try:
+            if await stack.status(self._spec.region, self._spec.stack_name) is None:
+                self._stacks.remove(self._spec.region, self._spec.stack_name)
+        except stack.StackUnknown as error:
+            log.warning("whether the stack is there is not known", reason=str(error))
+
+    def _begin_record(self) -> None:
+        """From now on it is uncertain how the stack stands. What has never stood is known by what is to be deployed."""
+        before = self._before
+        if before is not None and (before.since is not None or self._spec.action == "destroy"):
+            self._stacks.put(msgspec.structs.replace(before, state="uncertain"))
+        elif self._spec.action == "deploy":
+            self._stacks.put(self._record("uncertain", {}))
+
+    @property
+    def _before(self) -> Stack | None:
+        return self._stacks.get(self._spec.region, self._spec.stack_name)
+
+    def _record(self, state: Literal["standing", "uncertain"], outputs: dict[str, str]) -> Stack:
+        """What a destroy of this stack will need."""
+        spec, before = self._spec, self._before
+        now = datetime.now(UTC).isoformat() if state == "standing" else None
+        return Stack(
+            stack_name=spec.stack_name,
+            region=spec.region,
+            preset=spec.preset_name,
+            job_id=spec.job_id,
+            since=now if before is None or before.since is None else before.since,
+            state=state,
+            config=self._config,
+            variables=spec.variables,
+            outputs=outputs,
+            serves=spec.preset.serves,
         )

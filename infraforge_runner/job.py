@@ -128,6 +128,13 @@ class Job(Struct, frozen=True):
         spec = self.spec
         return None if spec.dry_run or self.is_finished else (spec.region, spec.stack_name)
 
+    def summary(self) -> dict[str, Any]:
+        """As clients are told it among many: without its plan, which has the whole configuration."""
+        told = self.described()
+        if told["result"] is not None:
+            told["result"].pop("plan", None)
+        return told
+
     def described(self) -> dict[str, Any]:
         """As clients are told it."""
         spec, status = self.spec, self.status

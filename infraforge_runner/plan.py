@@ -16,6 +16,7 @@ from infraforge_runner.job import Spec
 from infraforge_runner.presets import SCRIPTS, Value
 from infraforge_runner.rendering import AVAILABILITY_ZONE, names, needs_place
 from infraforge_runner.script import SECRET_NAMES
+from infraforge_runner.stacks import Stack
 
 MASK = "***"
 
@@ -51,10 +52,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     unchecked: list[str]
 
 
-def make_plan(
-    spec: Spec, run: Run, config: dict[str, Any], applied: Mapping[str, Any] | None, unchecked: list[str]
-) -> Plan:
-    """`config` as the live run would have it, its zone placed; `applied` is the stack's last one, if it stands."""
+def make_plan(spec: Spec, run: Run, config: dict[str, Any], standing: Stack | None, unchecked: list[str]) -> Plan:
+    """`config` as the live run would have it, its zone placed; `standing` is what is known of the stack."""
+    applied = None if standing is None or standing.since is None else standing.config
     return Plan(
         config=config,
         diff=[] if spec.action == "destroy" else difference(applied, config),
@@ -89,9 +89,9 @@ def masked(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def unchecked(spec: Spec, machine: Machine, zone_problem: str | None = None) -> list[str]:
-    """A sentence for each thing that only the live run will show. `zone_problem`: why the zone was not looked up."""
-    return [*_not_there(spec, machine), *_not_known(spec, machine, zone_problem)]
+def unchecked(spec: Spec, machine: Machine) -> list[str]:
+    """A sentence for each thing that this machine can't check, or that only the live run will show."""
+    return [*_not_there(spec, machine), *_not_known(spec, machine)]
 
 
 def _not_there(spec: Spec, machine: Machine) -> Iterator[str]:
@@ -106,13 +106,12 @@ def _not_there(spec: Spec, machine: Machine) -> Iterator[str]:
         yield "No template was made: node is not on the PATH; InfraForge and the CDK need it."
 
 
-def _not_known(spec: Spec, machine: Machine, zone_problem: str | None) -> Iterator[str]:
+def _not_known(spec: Spec, machine: Machine) -> Iterator[str]:
     if not machine.has_credentials:
         yield "AWS was not asked anything: no credentials were found."
         yield f"Whether the stack {spec.stack_name} stands in {spec.region}, and how."
-    if zone_problem is not None:
-        zone = spec.variables.get(AVAILABILITY_ZONE)
-        yield f"The zone {zone} was not looked up, and the configuration has the preset's own. {zone_problem}"
+        if (zone := spec.variables.get(AVAILABILITY_ZONE)) and needs_place(spec.config):
+            yield f"The zone {zone} was not looked up: the configuration has the preset's own."
     if spec.action == "deploy" and needs_place(spec.config):
         yield "Whether the account's quotas and the zone's capacity allow these instances."
         yield "Whether the zone can hold EKS's control plane, and whether the names are free in the account."

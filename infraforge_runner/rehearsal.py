@@ -30,21 +30,44 @@ class Rehearsal:
         self._spec = spec
         self._environment = environment
         self._checkout = None if spec.checkout is None else Path(spec.checkout)
+        self._stands = ""  # a sentence about the stack as it is, once AWS was asked
+        self._unknown: list[str] = []  # sentences about what AWS did not say
 
     async def plan(self) -> tuple[Plan, Sequence[str] | None]:
         """The plan, and what has to be run to check it; None where nothing can. Raises ForgelineError, OSError."""
         spec = self._spec
         machine = await self._look_around()
-        config, zone_problem = await self._place(machine)
-        applied = Stacks.of(self._directory.path).get(spec.region, spec.stack_name)
+        config = spec.config
+        if machine.has_credentials:
+            await self._look_at_stack()
+            config = await self._place()
+        standing = Stacks.of(self._directory.path).get(spec.region, spec.stack_name)
+        if standing is not None and standing.state == "uncertain":
+            self._unknown.append(f"What the last job at the stack {spec.stack_name} leaves: that has not succeeded.")
         live = Run(self.command, self._environment)
-        before = None if applied is None else applied.config
-        plan = make_plan(spec, live, config, before, unchecked(spec, machine, zone_problem))
+        plan = make_plan(spec, live, config, standing, [*unchecked(spec, machine), *self._unknown])
         script = check_script(spec, machine)
         if script is None:
             return plan, None
         workspace.fill(self._directory.work, config, self._checkout)
         return plan, argv_of(script)
+
+    def spell_out(self, plan: Plan) -> Iterator[str]:
+        """The plan as lines of a log. The whole configuration is in the plan; here stands what would be another."""
+        yield f"Dry run of {self._spec.action} {self._spec.preset_name}: nothing is changed."
+        if self._stands:
+            yield self._stands
+        yield f"Command: {plan.command}"
+        yield "Environment:"
+        yield from (f"  {name}={value}" for name, value in plan.environment.items())
+        yield "Names that would go:" if self._spec.action == "destroy" else "Names that would be there:"
+        yield from (f"  {name}" for name in plan.names)
+        if plan.diff:
+            yield "Against what was applied last:"
+            yield from (f"  {line}" for line in plan.diff)
+        if plan.unchecked:
+            yield "Not checked:"
+            yield from (f"  {line}" for line in plan.unchecked)
 
     async def _look_around(self) -> Machine:
         path = self._environment.get("PATH")
@@ -62,33 +85,25 @@ class Rehearsal:
             return error.message
         return None
 
-    async def _place(self, machine: Machine) -> tuple[dict[str, Any], str | None]:
-        """The configuration with its zone in place, or as it is, and why."""
+    async def _look_at_stack(self) -> None:
+        region, name = self._spec.region, self._spec.stack_name
+        try:
+            state = await stack.status(region, name)
+        except stack.StackUnknown as error:
+            self._unknown.append(str(error))
+        else:
+            self._stands = f"The stack {name} is {'not there' if state is None else f'there, as {state}'}, in {region}."
+
+    async def _place(self) -> dict[str, Any]:
+        """The configuration with its zone in place, or as it is."""
         zone, config = self._spec.variables.get(AVAILABILITY_ZONE), self._spec.config
         if not zone or not needs_place(config):
-            return config, None
-        if not machine.has_credentials:
-            return config, "It takes credentials of AWS to ask."
+            return config
         try:
-            return place(config, zone, await stack.zones(self._spec.region)), None
+            return place(config, zone, await stack.zones(self._spec.region))
         except stack.StackUnknown as error:
-            return config, str(error)
-
-
-def spell_out(spec: Spec, plan: Plan) -> Iterator[str]:
-    """The plan as lines of a log. The whole configuration is in the plan; here stands what would be another."""
-    yield f"Dry run of {spec.action} {spec.preset_name}: nothing is changed."
-    yield f"Command: {plan.command}"
-    yield "Environment:"
-    yield from (f"  {name}={value}" for name, value in plan.environment.items())
-    yield "Names that would go:" if spec.action == "destroy" else "Names that would be there:"
-    yield from (f"  {name}" for name in plan.names)
-    if plan.diff:
-        yield "Against what was applied last:"
-        yield from (f"  {line}" for line in plan.diff)
-    if plan.unchecked:
-        yield "Not checked:"
-        yield from (f"  {line}" for line in plan.unchecked)
+            self._unknown.append(f"{error} The configuration has the preset's own zone, not {zone}.")
+            return config
 
 
 def as_told(plan: Plan) -> dict[str, Any]:

@@ -52,9 +52,10 @@ def render(preset: HyperPodPreset, preset_name: str, values: Mapping[str, Value]
     _write(config, preset, values)
     region = given.region()
     given.check_zone(region)
-    # A stack that is given the preset's own name is the preset's own stack: its clusters keep their names, too.
-    suffix = given.text(CLUSTER_TAG) or (given.text(STACK_NAME) if given.text(STACK_NAME) != own else None)
-    stack_name = given.text(STACK_NAME) or (f"{own}-{suffix}" if suffix else own)
+    tag = given.text(CLUSTER_TAG)
+    stack_name = given.text(STACK_NAME) or (f"{own}-{tag}" if tag else own)
+    # What a stack's name adds to the preset's own: a name that a tag would give means what the tag means.
+    suffix = tag or stack_name.removeprefix(own).lstrip("-")
     forges.name_stack(config, stack_name)
     if suffix:
         forges.rename(config, suffix)
@@ -103,6 +104,11 @@ def place(config: Mapping[str, Any], zone: str, zones: Sequence[str]) -> dict[st
     placed: dict[str, Any] = copy.deepcopy(dict(config))
     forges.set_zone(placed, zones.index(zone) + 1, len(zones))
     return placed
+
+
+def chooses_region(preset: HyperPodPreset, values: Mapping[str, Value]) -> bool:
+    """Whether the request says in which region; else it is the preset that does."""
+    return any(_Given(preset, values).text(variable) for variable in REGION_VARIABLES)
 
 
 def needs_place(config: Mapping[str, Any]) -> bool:
@@ -186,6 +192,7 @@ def _named_after(eks: str, region: str) -> list[tuple[str, str]]:
     return [
         ("IAM role", f"KarpenterNodeRole-{eks}-{region}"),
         ("IAM role", f"KarpenterControllerRole-{eks}-{region}"),
+        ("IAM instance profile", f"KarpenterNodeRole-{eks}-{region}"),
         ("IAM policy", f"KarpenterControllerPolicy-{eks}-{region}"),
         ("EC2 launch template", f"{eks}-default-node-template"),
     ]

@@ -17,8 +17,8 @@ import structlog
 from infraforge_runner.directory import JobDirectory, job_directories, take_lock
 from infraforge_runner.job import Job, Spec, State, Status
 from infraforge_runner.presets import Action, HyperPodPreset, Value
-from infraforge_runner.rendering import Rendered, names, render
-from infraforge_runner.stacks import Stacks
+from infraforge_runner.rendering import Rendered, chooses_region, render
+from infraforge_runner.stacks import Stack, Stacks
 from infraforge_runner.supervision import Kept, Supervision
 from infraforge_runner.tail import Tail
 from infraforge_runner.watch import Watcher
@@ -162,7 +162,9 @@ class JobRunner:
         overrides = preset.check_overrides(order.overrides)
         rendered = render(preset, order.preset, overrides)
         if order.action == "destroy":
-            rendered = self._as_deployed(rendered)
+            rendered = self._as_deployed(rendered, anywhere=not chooses_region(preset, overrides))
+        else:
+            self._check_names(rendered)
         self._check_confirmed(order, rendered)
         script = self._script_of(order, preset)
         if not order.dry_run:
@@ -206,17 +208,27 @@ class JobRunner:
                 return kept.job
         return None
 
-    def _as_deployed(self, rendered: Rendered) -> Rendered:
-        """With the configuration that the stack was deployed with: the preset may say something else by now."""
-        try:
-            stack = self.stacks.get(rendered.region, rendered.stack_name)
-        except (OSError, msgspec.DecodeError) as error:
-            log.warning("what is known of a stack can't be read", stack=rendered.stack_name, error=str(error))
-            return rendered
-        if stack is None:
-            return rendered
-        found = names(stack.config, stack.region, stack.stack_name)
-        return msgspec.structs.replace(rendered, config=stack.config, variables=stack.variables, names=found)
+    def _as_deployed(self, rendered: Rendered, *, anywhere: bool) -> Rendered:
+        """What the stack was deployed with, and where: the preset may say something else by now.
+
+        `anywhere`: the request leaves the region open. Raises InvalidRequest where that leaves several.
+        """
+        standing = {stack.region: stack for stack in self.stacks.all() if stack.stack_name == rendered.stack_name}
+        if anywhere and len(standing) > 1 and rendered.region not in standing:
+            raise InvalidRequest(f"{rendered.stack_name} stands in {' and '.join(standing)}: say in which region.")
+        found = standing.get(rendered.region, next(iter(standing.values()), None) if anywhere else None)
+        return rendered if found is None else found.rendered
+
+    def _check_names(self, rendered: Rendered) -> None:
+        """Two stacks can't bear one name, which AWS would say after half an hour. Raises StackLocked."""
+        others: list[Spec | Stack] = [job.spec for job in self._supervision.unfinished if job.holds_stack]
+        for other in [*others, *self.stacks.all()]:
+            taken = next((name for name in rendered.names if name in other.names), None)
+            if taken and other.region == rendered.region and other.stack_name != rendered.stack_name:
+                raise StackLocked(
+                    f"The {taken} would be made twice: it is part of the stack {other.stack_name} in {other.region}, by"
+                    f" job {other.job_id}. Choose another name, or destroy that stack first."
+                )
 
     def _check_confirmed(self, order: Order, rendered: Rendered) -> None:
         if order.action == "destroy" and not order.dry_run and order.confirm != rendered.stack_name:

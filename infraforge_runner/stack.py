@@ -83,7 +83,7 @@ async def still_doing(region: str, stack: str) -> str:
     except StackUnknown as error:
         return f"{error} CloudFormation may still be at work on the stack {stack}: look at it before the next job."
     if state is None:
-        return f"There is no stack {stack} in {region}: nothing is left of it."
+        return f"CloudFormation has no stack {stack} in {region}: there is nothing that it goes on with."
     if state.endswith("_IN_PROGRESS") and state != "REVIEW_IN_PROGRESS":
         return (
             f"CloudFormation is still at work on the stack {stack} in {region} ({state}): it does not stop with the "

@@ -1,6 +1,6 @@
 """What live deploys have left standing, one file for each stack: `<data>/stacks/<region>/<stack>.json`.
 
-A file is written when a deploy begins and when it ends, and removed by the destroy that succeeds. It holds what that
+A file is written when a job begins and when it has succeeded, and removed by the destroy that has. It holds what that
 destroy needs: the configuration that the stack was last deployed with.
 """
 
@@ -15,15 +15,17 @@ from msgspec import Struct
 
 from infraforge_runner.directory import read_json, replace_file
 from infraforge_runner.presets import Serves
+from infraforge_runner.rendering import Rendered, names
 
 log = structlog.get_logger(__name__)
 
 
 class Stack(Struct, frozen=True, kw_only=True):
-    """`state`: `standing` after a deploy that succeeded; `uncertain` while one runs, and after one that did not.
+    """`state`: `standing` after a deploy that succeeded; `uncertain` while a job runs, and after one that did not.
 
-    `since` is when the stack was first deployed with success, None where it never was; `job_id` the job that deployed
-    it last. `config` and `variables` are what that job's script got.
+    `since` is when the stack was first deployed with success, None where it never was. `job_id` is the last job that
+    deployed it with success, or else the last that tried; `config` and `variables` are what that job's script got: what
+    fails is rolled back, by CloudFormation, to what stood before.
     """
 
     stack_name: str
@@ -36,6 +38,15 @@ class Stack(Struct, frozen=True, kw_only=True):
     variables: dict[str, str]
     outputs: dict[str, str] = {}
     serves: Serves | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it has under names of its own."""
+        return names(self.config, self.region, self.stack_name)
+
+    @property
+    def rendered(self) -> Rendered:
+        return Rendered(self.config, self.region, self.stack_name, self.variables, self.names)
 
 
 class Stacks:
@@ -50,21 +61,13 @@ class Stacks:
         return cls(job.parent.parent / "stacks")
 
     def get(self, region: str, stack_name: str) -> Stack | None:
-        """None where no deploy of ours has left anything. Raises OSError, msgspec.DecodeError."""
-        try:
-            return read_json(self._path(region, stack_name), Stack)
-        except FileNotFoundError:
-            return None
+        """None where no deploy of ours has left anything, or nothing that can be read."""
+        return _read(self._path(region, stack_name))
 
     def all(self) -> list[Stack]:
         """By region and name."""
-        found = []
-        for path in sorted(self._folder.glob("*/*.json")):
-            try:
-                found.append(read_json(path, Stack))
-            except (OSError, msgspec.DecodeError) as error:
-                log.warning("what is known of a stack can't be read", path=str(path), error=str(error))
-        return found
+        found = map(_read, sorted(self._folder.glob("*/*.json")))
+        return [stack for stack in found if stack is not None]
 
     def put(self, stack: Stack) -> None:
         """Raises OSError."""
@@ -79,3 +82,13 @@ class Stacks:
     def _path(self, region: str, stack_name: str) -> Path:
         # Both have been held against their patterns: letters, digits and hyphens.
         return self._folder / region / f"{stack_name}.json"
+
+
+def _read(path: Path) -> Stack | None:
+    try:
+        return read_json(path, Stack)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("what is known of a stack can't be read", path=str(path), error=str(error))
+        return None

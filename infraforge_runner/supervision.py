@@ -90,7 +90,7 @@ class Supervision:
 
     async def close(self) -> None:
         """Stops looking; the jobs go on."""
-        for kept in self._watched:
+        for kept in list(self._watched):  # others go while one is waited for
             if kept.watch is not None:
                 await kept.watch.close()
 

@@ -27,7 +27,7 @@ from infraforge_runner.directory import JobDirectory
 from infraforge_runner.job import Outcome, State, Status
 from infraforge_runner.mask import Masker
 from infraforge_runner.processes import become_subreaper, end_marked
-from infraforge_runner.rehearsal import Rehearsal, as_told, spell_out
+from infraforge_runner.rehearsal import Rehearsal, as_told
 from infraforge_runner.script import Script, inherited, secrets_in
 from pipeline.errors import ForgelineError
 
@@ -109,7 +109,7 @@ class Supervisor:
         rehearsal = Rehearsal(self._directory, self._spec, self._environment)
         self._command = self._mask(rehearsal.command)
         plan, argv = await rehearsal.plan()
-        os.write(self._log, self._mask("".join(f"{line}\n" for line in spell_out(self._spec, plan))).encode())
+        os.write(self._log, self._mask("".join(f"{line}\n" for line in rehearsal.spell_out(plan))).encode())
         stop, code = await self._run_script(argv, None) if argv else (None, 0)
         if stop is not None:
             self._finish(stop.status, code, stop.why, plan=as_told(plan))

@@ -6,7 +6,9 @@ What should be there follows from the stacks' records alone, so it is put right 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 PROVIDER = "openai_compatible"
 ASK_AGAIN = (1.0, 30.0)  # seconds between two requests to a model that has not answered yet: at first, and at most
+MAX_NAME = 60  # characters of a model's name, so that a number has room after it
 _OUTPUT = re.compile(r"\$\{outputs\.([A-Za-z0-9]+)\}")
 
 
@@ -36,7 +39,14 @@ class Wanted:
 
     name: str
     stack_name: str
-    preset: str
+    preset: bytes
+
+    def names(self) -> Iterator[str]:
+        """Two stacks may serve the same model: the second is called after its stack, too."""
+        yield self.name
+        longer = f"{self.name}-{self.stack_name.lower()}"[:MAX_NAME]
+        yield longer
+        yield from (f"{longer}-{number}" for number in itertools.count(2))
 
 
 class ServedModels:
@@ -46,12 +56,12 @@ class ServedModels:
         self._folder = folder / MODELS.folder
         self._stacks = stacks
         self._runtime = runtime
-        self._asking: dict[str, asyncio.Task[None]] = {}  # by the preset's content
+        self._asking: dict[bytes, asyncio.Task[None]] = {}  # by the preset's content
 
     def put_right(self) -> None:
         """Takes away what no stack serves any more, and begins to ask what is new. Raises OSError."""
         wanted = {one.preset: one for stack in self._stacks.all() if (one := _wanted(stack)) is not None}
-        there = {path.read_text(): path for path in self._folder.glob("*.yaml")}
+        there = {path.read_bytes(): path for path in self._folder.glob("*.yaml")}
         for gone in there.keys() - wanted.keys():
             there[gone].unlink()
             log.info("a model went with its stack", model=there[gone].stem)
@@ -72,13 +82,9 @@ class ServedModels:
         """Asks until there is an answer, then makes the preset: who reads of it on the feed can use it."""
         preset = check(yaml.safe_load(wanted.preset), ModelPreset)
         pause, most = ASK_AGAIN
-        while not await self._answers(wanted.name, preset):
+        while not (await self._answers(wanted.name, preset) and self._keep(wanted)):
             await asyncio.sleep(pause)
             pause = min(2 * pause, most)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._free_path(wanted)
-        replace_file(path, wanted.preset.encode())
-        log.info("a model was made available", model=path.stem, base_url=preset.base_url)
 
     async def _answers(self, name: str, preset: ModelPreset) -> bool:
         request = InferenceRequest((Message("user", ("Answer with one word.",)),), Parameters(max_tokens=1))
@@ -91,10 +97,17 @@ class ServedModels:
             return False
         return True
 
-    def _free_path(self, wanted: Wanted) -> Path:
-        """Two stacks may serve the same model: the second is called after its stack, too."""
-        path = self._folder / f"{wanted.name}.yaml"
-        return path if not path.exists() else path.with_stem(f"{wanted.name}-{wanted.stack_name.lower()}")
+    def _keep(self, wanted: Wanted) -> bool:
+        paths = (self._folder / f"{name}.yaml" for name in wanted.names())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = next(path for path in paths if not path.exists())
+            replace_file(path, wanted.preset)
+        except OSError as error:
+            log.warning("a deployed model can't be made available", model=wanted.name, error=str(error))
+            return False
+        log.info("a model was made available", model=path.stem)
+        return True
 
 
 def _wanted(stack: Stack) -> Wanted | None:
@@ -115,4 +128,4 @@ def _wanted(stack: Stack) -> Wanted | None:
         return None
     name = serves.name or re.sub(r"[^a-z0-9._-]", "-", serves.model.lower()).lstrip("._-")[:40] or "model"
     heading = f"# Made by a deploy, for the stack {stack.stack_name} in {stack.region}.\n"
-    return Wanted(name, stack.stack_name, heading + yaml.safe_dump(preset, sort_keys=False))
+    return Wanted(name, stack.stack_name, (heading + yaml.safe_dump(preset, sort_keys=False)).encode())

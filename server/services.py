@@ -127,5 +127,5 @@ class Services:
         if "models" in topics:
             found["models"] = await list_models(self.runtime)
         if "jobs" in topics:
-            found["jobs"] = [job.described() for job in self.jobs.newest(SNAPSHOT_JOBS)]
+            found["jobs"] = [job.summary() for job in self.jobs.newest(SNAPSHOT_JOBS)]
         return found

@@ -5,11 +5,13 @@ in the background, resource by resource, each with its events; what fails is rol
 
     with local_aws() as aws:
         aws.environment             # what a client of it needs
-        aws.gate.clear()            # stacks stop before their next resource, until it is set
+        aws.gate.close()            # stacks stop before their next resource ...
+        aws.gate.open(2)            # ... and make two more, or, without a number, all
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ import requests
 from botocore.session import get_session
 from moto.cloudformation import parsing
 from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Event, Stack
+from moto.cloudtrail.responses import CloudTrailResponse
 from moto.server import ThreadedMotoServer
 
 KEY = "AKIAFORGELINETEST000"
@@ -28,11 +31,35 @@ SECRET = "forgeline/secret+for/tests"  # noqa: S105 - it opens nothing
 GATE = 60.0  # seconds after which a closed gate opens: a test that fails must not hold threads
 
 
+class Gate:
+    """What holds stacks back; open at first."""
+
+    def __init__(self) -> None:
+        self._left = math.inf  # resources that may pass
+        self._changed = threading.Condition()
+
+    def close(self) -> None:
+        self._let(0)
+
+    def open(self, resources: float = math.inf) -> None:
+        self._let(resources)
+
+    def pass_through(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._left > 0, GATE)
+            self._left -= 1
+
+    def _let(self, resources: float) -> None:
+        with self._changed:
+            self._left = resources
+            self._changed.notify_all()
+
+
 @dataclass
 class LocalAws:
     url: str
     region: str = "us-west-2"
-    gate: threading.Event = field(default_factory=threading.Event)
+    gate: Gate = field(default_factory=Gate)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,6 +89,7 @@ class LocalAws:
 
     def empty(self) -> None:
         """As it was at first: no stack, no resource."""
+        self.gate.open()
         requests.post(f"{self.url}/moto-api/reset", timeout=GATE).raise_for_status()
 
 
@@ -71,16 +99,17 @@ def local_aws() -> Iterator[LocalAws]:
     server.start()
     host, port = server.get_host_and_port()
     aws = LocalAws(f"http://{host}:{port}")
-    aws.gate.set()
     work = _Work(aws.gate)
     with (
         patch.object(CloudFormationBackend, "execute_change_set", work.execute),
         patch.object(parsing, "parse_and_create_resource", work.create),
+        # After a failure the CDK asks CloudTrail, and would ask moto, which has no answer, for 20 s.
+        patch.object(CloudTrailResponse, "lookup_events", lambda response: '{"Events": []}', create=True),
     ):
         try:
             yield aws
         finally:
-            aws.gate.set()
+            aws.gate.open()
             work.finish()
             server.stop()
 
@@ -88,7 +117,7 @@ def local_aws() -> Iterator[LocalAws]:
 class _Work:
     """The operations under way. Each has a thread; moto makes resources in the thread that asks for them."""
 
-    def __init__(self, gate: threading.Event) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._create = parsing.parse_and_create_resource
         self._local = threading.local()
@@ -118,7 +147,7 @@ class _Work:
                 return self._create(logical_id, resource_json, *rest, **named)
             of = logical_id, resource_json["Type"]
             _tell(stack, "CREATE_IN_PROGRESS", None, *of)
-            self._gate.wait(GATE)
+            self._gate.pass_through()
             try:
                 made = self._create(logical_id, resource_json, *rest, **named)
             except Exception as error:

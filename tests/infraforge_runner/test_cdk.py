@@ -94,6 +94,23 @@ def test_what_was_cancelled_for_anothers_sake_or_skipped_has_not_failed() -> Non
     assert after("".join(lines).encode()).failed == [Failure("Bucket3", "AWS::S3::Bucket", "it is taken")]
 
 
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("❌  s failed: ToolkitError: s: not bootstrapped\n❌  s failed: other\n", "ToolkitError: s: not"),
+        ("❌  s failed to deploy\n‣ BootstrapError: Has it been bootstrapped?\n", "BootstrapError: Has it"),
+        (" ❌  s: destroy failed Error: x\n", "Error: x"),
+        ("Error creating forge fsx: no such zone\nSubprocess exited with error 1\n", "Error creating forge fsx: no s"),
+        ("Error loading config: bad\n", "Error loading config: bad"),
+        ("❌  s failed to deploy\nWarning: Error creating it\n", ""),
+    ],
+)
+def test_a_failure_that_is_no_resources_is_told_in_its_first_words(lines: str, complaint: str) -> None:
+    found = after(lines.encode()).complaint
+    assert found.startswith(complaint)
+    assert bool(found) == bool(complaint)
+
+
 def test_a_line_without_an_end_is_not_kept_and_the_next_is_read() -> None:
     cdk = CdkProgress()
     for _ in range(100):

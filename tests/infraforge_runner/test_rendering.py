@@ -17,13 +17,13 @@ from tests.infraforge_runner.infraforge_schema import Eks, HyperPod, Lustre, Rea
 
 FOLDER = Path(__file__).resolve().parents[2] / "presets" / "hyperpod"
 SIZES = {"small": (1, "ml.g5.xlarge"), "medium": (2, "ml.g5.2xlarge"), "large": (4, "ml.g5.4xlarge")}
-ZONES = ["us-west-2a", "us-west-2b", "us-west-2c", "us-west-2d"]
 EDGES: dict[str, list[Any]] = {
     "region": [None, "ca-west-1", "ap-southeast-1"],
     "cluster_tag": [None, "t", "a-tag-of-21-chars-all"],
     "gpu_instance_type": [None, "ml.g4dn.xlarge", "ml.p6e-gb200.36xlarge"],
     "gpu_instance_count": [None, 0, 64],
     "stack_name": [None, "S", "A-stack-of-22-letters1"],
+    "availability_zone": [None, "a", "d"],  # after the region's name
 }
 
 
@@ -43,7 +43,15 @@ def rendered(name: str = "small", **overrides: Any) -> Rendered:
 
 def combinations() -> list[dict[str, Any]]:
     every = (dict(zip(EDGES, values, strict=True)) for values in itertools.product(*EDGES.values()))
-    return [{key: value for key, value in one.items() if value is not None} for one in every]
+    found = [{key: value for key, value in one.items() if value is not None} for one in every]
+    for one in found:
+        if "availability_zone" in one:
+            one["availability_zone"] = one.get("region", "us-east-1") + one["availability_zone"]
+    return found
+
+
+def zones_of(region: str) -> list[str]:
+    return [region + letter for letter in "abcd"]
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -59,8 +67,10 @@ def test_every_combination_of_overrides_is_what_infraforge_reads(name: str) -> N
             refused += 1
             continue
         result = rendered(name, **overrides)
-        made = read(result.config)
+        zone = overrides.get("availability_zone")
+        made = read(place(result.config, zone, zones_of(region)) if zone else result.config)
         check_names(made, result, name, overrides)
+        check_zone(made, "abcd".index(zone[-1]) + 1 if zone else None)
         nodes = made.the(HyperPod)
         count, kind = SIZES[name]
         assert nodes.instanceCount == overrides.get("gpu_instance_count", count)
@@ -69,6 +79,12 @@ def test_every_combination_of_overrides_is_what_infraforge_reads(name: str) -> N
         assert result.variables["GPU_INSTANCE_TYPE"] == nodes.instanceType
         assert result.variables["GPU_INSTANCE_COUNT"] == str(nodes.instanceCount)
     assert refused < len(combinations()) / 3
+
+
+def check_zone(made: Read, index: int | None) -> None:
+    """`None`: the preset's own."""
+    assert made.the(HyperPod).azIndex == made.the(Lustre).azIndex == (index or 1)
+    assert made.the(Eks).controlPlaneAzIndices == {None: "1,2", 1: "1,2", 4: "4,1"}[index]
 
 
 def check_names(made: Read, result: Rendered, preset: str, overrides: dict[str, Any]) -> None:
@@ -110,8 +126,47 @@ def test_two_clusters_share_no_name() -> None:
         assert not set(first.names) & set(second.names)
 
 
-def test_a_stack_that_is_given_the_presets_own_name_keeps_its_clusters() -> None:
+def test_a_stacks_name_means_what_the_tag_means_that_would_give_it() -> None:
     assert rendered(stack_name="forgeline-small").config == rendered().config
+    assert rendered(stack_name="forgeline-small-demo").config == rendered(cluster_tag="demo").config
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("region", ["us-east-1", "ap-southeast-1"])
+@pytest.mark.parametrize("tag", [None, "t"])
+def test_a_stacks_name_may_be_as_long_as_awss_limits_allow_and_no_longer(
+    name: str, region: str, tag: str | None
+) -> None:
+    """Of what InfraForge names after it, one is as long as AWS takes, and none is longer."""
+    given = {"region": region, **({"cluster_tag": tag} if tag else {})}
+    taken = []
+    for length in range(1, 140):
+        try:
+            taken.append(rendered(name, stack_name="S" * length, **given))
+        except InvalidRequest as error:
+            assert "AWS takes" in error.message  # noqa: PT017 - both ends are looked at
+    assert [len(one.stack_name) for one in taken] == list(range(1, len(taken) + 1))
+    lengths = {kind: max(map(len, names_of(taken[-1], kind))) for kind in LIMITS}
+    assert all(lengths[kind] <= LIMITS[kind] for kind in LIMITS)
+    assert lengths["IAM policy" if tag else "IAM role"] == LIMITS["IAM policy" if tag else "IAM role"]
+
+
+LIMITS = {"CloudFormation stack": 128, "EKS cluster": 100, "IAM role": 64, "IAM policy": 128, "HyperPod cluster": 63}
+
+
+def names_of(result: Rendered, kind: str) -> list[str]:
+    return [name.removeprefix(f"{kind} ") for name in result.names if name.startswith(f"{kind} ")]
+
+
+@pytest.mark.parametrize(("tag", "is_taken"), [("t" * 8, True), ("t" * 9, False)])
+def test_a_presets_own_long_name_leaves_a_tag_less_room(tag: str, is_taken: bool) -> None:
+    forges = {"hyperpod": {"instances": [{"id": "h", "clusterName": "c" * 54}]}}
+    own = preset(config={"enabledForges": ["h"], "forges": forges}, overrides={"tag": {"env": "CLUSTER_TAG"}})
+    if is_taken:
+        assert names_of(render(own, "own", {"tag": tag}), "HyperPod cluster") == [f"{'c' * 54}-{tag}"]
+        return
+    with pytest.raises(InvalidRequest, match=r"overrides\.tag: the HyperPod cluster would be .* at most 8 characters"):
+        render(own, "own", {"tag": tag})
 
 
 def test_the_presets_own_configuration_is_not_touched() -> None:
@@ -171,7 +226,7 @@ def test_a_zone_becomes_its_place_among_the_regions(zone: str, index: int, contr
     result = rendered(region="us-west-2", availability_zone=zone)
     assert needs_place(result.config)
     assert result.variables["AVAILABILITY_ZONE"] == zone
-    made = read(place(result.config, zone, ZONES))
+    made = read(place(result.config, zone, zones_of("us-west-2")))
     assert made.the(HyperPod).azIndex == made.the(Lustre).azIndex == index
     assert made.the(Eks).controlPlaneAzIndices == control_plane
     assert read(result.config).the(HyperPod).azIndex == 1
@@ -179,7 +234,7 @@ def test_a_zone_becomes_its_place_among_the_regions(zone: str, index: int, contr
 
 def test_a_zone_that_the_account_has_not_is_refused_with_those_it_has() -> None:
     with pytest.raises(InvalidRequest, match="no availability zone us-west-2e; it has: us-west-2a, us-west-2b"):
-        place(rendered(region="us-west-2").config, "us-west-2e", ZONES)
+        place(rendered(region="us-west-2").config, "us-west-2e", zones_of("us-west-2"))
 
 
 def test_a_zone_that_an_instance_names_itself_is_set_too() -> None:
@@ -190,7 +245,7 @@ def test_a_zone_that_an_instance_names_itself_is_set_too() -> None:
             "lustre": {"instances": [{"id": "fsx"}]},
         }
     }
-    forges = place(config, "us-west-2c", ZONES)["forges"]
+    forges = place(config, "us-west-2c", zones_of("us-west-2"))["forges"]
     assert forges["hyperpod"]["instances"] == [{"id": "a", "azIndex": 3}, {"id": "b"}]
     assert forges["eks"]["defaults"]["controlPlaneAzIndices"] == "3,1,2"
     assert forges["lustre"]["instances"] == [{"id": "fsx", "azIndex": 3}]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from infraforge_runner.presets import SCRIPTS
-from tests.infraforge_runner.checkouts import make_checkout
+from tests.infraforge_runner.sites import make_checkout
 
 RUNNABLE = ("deploy", "destroy", "diff")
 SYSTEM = "/usr/bin:/bin"
+GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com"]
 
 
 def run(script: str, cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,13 +109,14 @@ def repository(tmp_path: Path) -> Path:
     (checkout / "scripts/build.sh").write_text(
         "cd cmd/infraforge\necho '#!/bin/sh' > infraforge\nchmod +x infraforge\n"
     )
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
-        subprocess.run([*git, *command], cwd=checkout, check=True)
+        subprocess.run([*GIT, *command], cwd=checkout, check=True)
     return checkout
 
 
-def fetch(tmp_path: Path, repository: Path, go: str) -> subprocess.CompletedProcess[str]:
+def fetch(
+    tmp_path: Path, repository: Path, go: str = "go1.24.1", commit: str | None = None
+) -> subprocess.CompletedProcess[str]:
     put_tool(tmp_path / "tools", "go", f"echo {go}")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True, check=True)
     return run(
@@ -123,13 +125,13 @@ def fetch(tmp_path: Path, repository: Path, go: str) -> subprocess.CompletedProc
         "checkout",
         PATH=f"{tmp_path / 'tools'}:{os.environ['PATH']}",
         INFRAFORGE_REPOSITORY=str(repository),
-        INFRAFORGE_COMMIT=head.stdout.strip(),
+        INFRAFORGE_COMMIT=commit or head.stdout.strip(),
     )
 
 
 def test_infraforge_is_fetched_and_built_once_and_again(tmp_path: Path, repository: Path) -> None:
     for _ in range(2):
-        done = fetch(tmp_path, repository, "go1.24.1")
+        done = fetch(tmp_path, repository)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.endswith(f"start Forgeline with --infraforge {tmp_path / 'checkout'}\n")
     assert os.access(tmp_path / "checkout/cmd/infraforge/infraforge", os.X_OK)
@@ -140,3 +142,20 @@ def test_an_old_go_is_refused_before_anything_is_fetched(tmp_path: Path, reposit
     assert done.returncode == 1
     assert done.stderr == "Go 1.19.8 is too old: building InfraForge needs Go 1.23 or later.\n"
     assert not (tmp_path / "checkout").exists()
+
+
+def test_a_commit_that_the_repository_has_not_is_not_replaced_by_another(tmp_path: Path, repository: Path) -> None:
+    assert fetch(tmp_path, repository).returncode == 0
+    binary = tmp_path / "checkout/cmd/infraforge/infraforge"
+    before = binary.stat()
+    done = fetch(tmp_path, repository, commit="0123456789" * 4)
+    assert done.returncode != 0
+    assert "InfraForge is built" not in done.stdout
+    assert binary.stat() == before
+
+
+def test_a_build_that_fails_is_not_called_built(tmp_path: Path, repository: Path) -> None:
+    (repository / "scripts/build.sh").write_text("echo 'no module'; exit 3\n")
+    subprocess.run([*GIT, "commit", "--quiet", "--all", "--message", "broken"], cwd=repository, check=True)
+    done = fetch(tmp_path, repository)
+    assert (done.returncode, done.stdout) == (3, "no module\n")

@@ -11,7 +11,7 @@ import pytest
 
 from infraforge_runner import workspace
 from pipeline.errors import Unavailable
-from tests.infraforge_runner.checkouts import make_checkout
+from tests.infraforge_runner.sites import make_checkout
 
 
 def test_infraforge_finds_its_configuration_and_its_script_beside_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.aio import asynchronous
+from tests.aio import unhurried
 from tests.jobs import ended, submit, write_hyperpod
 from tests.serving import Server, says, serving
 from tests.sockets import Talk, talking
@@ -18,11 +18,11 @@ MODELS = {"claude": says("echo")}
 SOON = 20.0  # seconds; a machine that has other work, too
 
 
-def write(tmp_path: Path, upstream: Upstream, serves: dict[str, Any], name: str = "small") -> None:
+def write(tmp_path: Path, upstream: Upstream, serves: dict[str, Any], name: str = "small", **keys: Any) -> None:
     """A preset whose script says where the model is, as the CDK says a stack's outputs."""
     told = f"printf ' ✅  {name}-stack\\n\\nOutputs:\\n{name}-stack.Address = {upstream.base_url}\\n'"
     serves = {"base_url": "${outputs.Address}", **serves}
-    write_hyperpod(tmp_path / "presets", name, deploy=told, destroy="true", serves=serves)
+    write_hyperpod(tmp_path / "presets", name, deploy=told, destroy="true", serves=serves, **keys)
 
 
 async def told(talk: Talk, **fields: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ async def following(talk: Talk) -> None:
     ],
     ids=["named", "from-the-model", "path"],
 )
-@asynchronous
+@unhurried
 async def test_what_was_deployed_answers_beside_the_others_until_it_is_destroyed(
     tmp_path: Path, serves: dict[str, Any], name: str
 ) -> None:
@@ -80,7 +80,7 @@ async def test_what_was_deployed_answers_beside_the_others_until_it_is_destroyed
     assert not list((tmp_path / "data").rglob("*.yaml"))
 
 
-@asynchronous
+@unhurried
 async def test_the_next_server_has_the_model_too(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         upstream.answer = whole("from the cluster")
@@ -93,7 +93,7 @@ async def test_the_next_server_has_the_model_too(tmp_path: Path) -> None:
             assert (await server.post("/api/models/m", {"text": "hi"})).text == "from the cluster"
 
 
-@asynchronous
+@unhurried
 async def test_two_stacks_that_serve_one_model_serve_two(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         upstream.answer = whole("hello")
@@ -110,7 +110,7 @@ async def test_two_stacks_that_serve_one_model_serve_two(tmp_path: Path) -> None
             assert (await server.post("/api/models/m-large-stack", {"text": "hi"})).status == 200
 
 
-@asynchronous
+@unhurried
 async def test_a_model_of_a_dry_run_or_of_no_known_place_is_none(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         upstream.answer = whole("hello")
@@ -125,3 +125,33 @@ async def test_a_model_of_a_dry_run_or_of_no_known_place_is_none(tmp_path: Path)
             await told(talk, type="model", name="last")
             names = [model["name"] for model in (await server.get("/api/models")).json["models"]]
             assert names == ["claude", "last"]
+
+
+@unhurried
+async def test_of_stacks_with_long_names_in_several_regions_each_has_its_model(tmp_path: Path) -> None:
+    config = {"global": {"stackName": "S" * 100}}
+    names = ["m", "m-" + "s" * 58, "m-" + "s" * 58 + "-2"]
+    async with Upstream() as upstream:
+        upstream.answer = whole("hello")
+        for preset, region in (("a", "eu-west-1"), ("b", "eu-west-2"), ("c", "eu-west-3")):
+            serves = {"model": "m", "capabilities": ["text"]}
+            write(tmp_path, upstream, serves, preset, config=config, region=region)
+        async with serving(tmp_path, models=MODELS) as server, talking(server) as talk:
+            await following(talk)
+            for preset, name in zip("abc", names, strict=True):
+                await deploy(server, preset)
+                await told(talk, type="model", name=name)
+            answer = await server.post("/api/multi-inference", {"text": "hi", "models": names})
+            assert [one["status"] for one in answer.json["results"]] == ["success"] * 3
+
+
+@unhurried
+async def test_what_is_no_generated_preset_of_ours_goes_at_the_next_start(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "presets" / "models"
+    folder.mkdir(parents=True)
+    (folder / "left.yaml").write_bytes(b"\xff\xfe")
+    (folder / "gone.yaml").write_text("provider: scripted\nmodel: echo\n")
+    async with serving(tmp_path, models=MODELS) as server, talking(server) as talk:
+        await following(talk)
+        await told(talk, type="model", name="gone", availability="removed")
+        assert not list(folder.iterdir())

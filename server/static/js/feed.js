@@ -45,7 +45,8 @@ export class Feed extends EventTarget {
   #begin(snapshot) {
     this.models = new Map((snapshot.models ?? []).map((model) => [model.name, model]));
     this.presets = new Map((snapshot.presets ?? []).map((preset) => [`${preset.kind}/${preset.name}`, preset]));
-    this.jobs = new Map();
+    const known = this.jobs;
+    this.jobs = new Map((snapshot.jobs ?? []).map((job) => [job.job_id, known.get(job.job_id) ?? job]));
     for (const job of snapshot.jobs ?? []) this.#keepJob(job);
     this.#trimJobs();
     this.ready = true;
@@ -69,7 +70,9 @@ export class Feed extends EventTarget {
 
   #keepJob({ id, type, feed, seq, ...job }) {
     const known = this.jobs.get(job.job_id);
-    if (!known || !job.updated_at || job.updated_at >= known.updated_at) this.jobs.set(job.job_id, { ...known, ...job });
+    if (known && job.updated_at < known.updated_at) return;
+    // A snapshot leaves out the plans: one that is known stays.
+    this.jobs.set(job.job_id, { ...known, ...job, result: job.result && { ...known?.result, ...job.result } });
   }
 
   #trimJobs() {

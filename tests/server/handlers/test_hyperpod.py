@@ -346,12 +346,15 @@ async def test_a_key_is_needed_and_jobs_are_everybodys(tmp_path: Path) -> None:
 async def test_the_feed_tells_every_step_and_begins_with_what_there_is(tmp_path: Path) -> None:
     write_hyperpod(tmp_path / "presets")
     async with serving(tmp_path, models=MODELS) as server:
-        before = await submit(server)
-        await ended(server, before["job_id"])
+        before = await submit(server, dry_run=True)
+        ended_before = await ended(server, before["job_id"])
         async with server.http.ws_connect(server.url.replace("http", "ws") + "/ws") as socket:
             await socket.send_json({"op": "subscribe", "id": "feed", "topics": ["jobs"]})
             snapshot = await socket.receive_json()
-            assert [job["job_id"] for job in snapshot["jobs"]] == [before["job_id"]]
+            (job,) = snapshot["jobs"]
+            assert (job["job_id"], job["status"]) == (before["job_id"], "succeeded")
+            assert ended_before["result"]["plan"]["names"]
+            assert "plan" not in job["result"]  # a hundred plans would be megabytes
             job_id = (await submit(server))["job_id"]
             told: list[str] = []
             while not told or told[-1] != "succeeded":
