@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -127,6 +128,11 @@ class JobRunner:
     def count(self) -> Counter[State]:
         """How many jobs there are in each state."""
         return Counter(kept.job.status.status for kept in self._jobs.values())
+
+    @property
+    def room(self) -> int:
+        """Bytes that are free for jobs and their logs. Raises OSError."""
+        return shutil.disk_usage(self._folder).free
 
     def log_path(self, job_id: str) -> Path:
         """Raises UnknownJob."""
