@@ -1,10 +1,11 @@
 """The shipped container file, built by Buildah, and its image run without a container engine.
 
-image = build(tmp_path)            # skips where that can't be
-with image.started(port, data) as container:
-    container.healthy()
+with built(tmp_path) as image, image.started(data, FORGELINE_API_KEYS="k") as container:
+    container.listening()
     container.stop()
 """
+
+# ruff: noqa: S607 - these tools are those of the PATH
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infraforge_runner.processes import descendants
+from tests.deploy.namespaces import first_below
 from tests.processes import ROOT
 
 FILES = ROOT / "deploy" / "container"
@@ -73,7 +74,9 @@ class Container:
     @property
     def first(self) -> int:
         """The pid, out here, of its process 1."""
-        return next(pid for pid in descendants(self.child.pid) if _is_first(pid))
+        first = first_below(self.child.pid)
+        assert first is not None
+        return first
 
     def listening(self) -> str:
         assert self.child.stdout is not None
@@ -93,14 +96,6 @@ class Container:
     def kill(self) -> None:
         os.kill(self.first, signal.SIGKILL)
         self.child.wait()
-
-
-def _is_first(pid: int) -> bool:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return line.split()[1:][-1] == "1" and len(line.split()) > 2
-    return False
 
 
 @contextmanager

@@ -6,6 +6,8 @@ with machine(tmp_path) as box:
     box.power_cut()
 """
 
+# ruff: noqa: S607 - these tools are those of the PATH
+
 from __future__ import annotations
 
 import os
@@ -20,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from infraforge_runner.processes import PROC, descendants
+from tests.deploy.namespaces import first_below
 from tests.processes import ROOT
 
 SYSTEMD = ROOT / "deploy" / "systemd"
@@ -41,7 +43,7 @@ class Machine:
         self.presets = root / "etc/forgeline/presets"
         self._log = log
         self._nspawn: subprocess.Popen[bytes] | None = None
-        self._first = 0  # the pid, outside, of its first process
+        self.first: int | None = None  # the pid, out here, of its first process
 
     # --- its disk ----------------------------------------------------------------------------------
 
@@ -81,12 +83,12 @@ class Machine:
     # --- its power ---------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        command = ["systemd-nspawn", f"--directory={self.root}", "--register=no", "--keep-unit", "--console=pipe"]
-        binds = [f"{sys.base_prefix}:{PYTHON}"]
-        binds += [f"{sys.prefix}/lib:/opt/forgeline/{version}/.venv/lib" for version in VERSIONS]
+        nspawn = ["systemd-nspawn", f"--directory={self.root}", "--register=no", "--keep-unit", "--console=pipe"]
+        binds = [f"--bind-ro={sys.base_prefix}:{PYTHON}"]
+        binds += [f"--bind-ro={sys.prefix}/lib:/opt/forgeline/{version}/.venv/lib" for version in VERSIONS]
         with self._log.open("ab") as log:
             self._nspawn = subprocess.Popen(
-                [*command, "--link-journal=no", *(f"--bind-ro={bind}" for bind in binds), "--boot", f"systemd.unit={TARGET}"],
+                [*nspawn, "--link-journal=no", *binds, "--boot", f"systemd.unit={TARGET}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,14 +101,14 @@ class Machine:
         self.run("ldconfig")  # before any of Debian's: their libpython is another one
 
     def _is_up(self, nspawn: subprocess.Popen[bytes]) -> bool:
-        self._first = next((pid for pid in descendants(nspawn.pid) if _is_first(pid)), 0)
-        return bool(self._first) and self.run("systemctl", "is-active", TARGET, check=False) == "active"
+        self.first = first_below(nspawn.pid)
+        return self.first is not None and self.run("systemctl", "is-active", TARGET, check=False) == "active"
 
     def power_cut(self) -> None:
         """Ends all its processes at once."""
         if self._nspawn is not None:
-            if self._first:
-                os.kill(self._first, signal.SIGKILL)  # the kernel ends the others with the first
+            if self.first is not None:
+                os.kill(self.first, signal.SIGKILL)  # the kernel ends the others with the first
             self._nspawn.wait()
             self._nspawn = None
 
@@ -114,7 +116,7 @@ class Machine:
 
     def run(self, *command: str, check: bool = True) -> str:
         """Runs a command in it, and returns what that prints."""
-        enter = ["nsenter", f"--target={self._first}", "--mount", "--uts", "--ipc", "--pid", "--cgroup"]
+        enter = ["nsenter", f"--target={self.first}", "--mount", "--uts", "--ipc", "--pid", "--cgroup"]
         done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()
@@ -152,16 +154,6 @@ def _mount(stack: ExitStack, at: Path, *arguments: str) -> None:
     if done.returncode != 0:
         pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
     stack.callback(subprocess.run, ["umount", "--lazy", str(at)], check=True)
-
-
-def _is_first(pid: int) -> bool:
-    """Whether it is the first process of the innermost of its pid namespaces (proc(5), NSpid)."""
-    try:
-        lines = (PROC / str(pid) / "status").read_text().splitlines()
-    except OSError:  # it has ended
-        return False
-    numbers = next(line for line in lines if line.startswith("NSpid:")).split()[1:]
-    return len(numbers) > 1 and numbers[-1] == "1"
 
 
 def _copy(source: Path, target: Path) -> None:

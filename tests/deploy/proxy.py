@@ -1,4 +1,4 @@
-"""nginx with the shipped configuration, in front of a server of a test; its names, ports and certificate are the test's.
+"""nginx with the shipped configuration, in front of a server of a test; ports and certificate are the test's.
 
 async with proxied(tmp_path, models={"m": says("echo")}) as proxy:
     async with proxy.http.get(proxy.url + "/readyz") as response: ...
@@ -99,7 +99,8 @@ async def proxied(folder: Path, *flags: str, models: Mapping[str, Mapping[str, A
     home.mkdir()
     async with running(folder, "--allow-host", NAME, *flags, models=models) as server:
         _configure(home, ports, server.url)
-        connector = aiohttp.TCPConnector(limit=0, resolver=_Here(), ssl=ssl.create_default_context(cafile=home / "cert.pem"))
+        tls = ssl.create_default_context(cafile=home / "cert.pem")
+        connector = aiohttp.TCPConnector(limit=0, resolver=_Here(), ssl=tls)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as http:
             proxy = Proxy(home, ports, server, http)
             await proxy.start()
@@ -115,9 +116,9 @@ def _free_ports() -> tuple[int, int]:
 
 
 def _configure(home: Path, ports: tuple[int, int], server: str) -> None:
-    certificate = ["-keyout", "key.pem", "-out", "cert.pem", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    subprocess.run([*make, "-days", "2", *certificate], cwd=home, check=True, capture_output=True)
+    named = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
+    subprocess.run([*make, *named, "-keyout", "key.pem", "-out", "cert.pem"], cwd=home, check=True, capture_output=True)
     text = SHIPPED.read_text()
     for shipped, here in (
         ("server 127.0.0.1:5000;", f"server {server.removeprefix('http://')};"),

@@ -8,8 +8,9 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,18 +152,27 @@ class Prometheus:
         result: list[Any] = (await self.ask("query", query=expression))["result"]
         return result
 
-    async def state(self, alert: str) -> str:
-        """firing, pending, or inactive."""
+    async def is_ready(self) -> bool:
+        try:
+            async with self.http.get(self.url + "/-/ready") as response:
+                return response.status == 200
+        except aiohttp.ClientConnectionError:
+            return False
+
+    async def is_up(self) -> bool:
+        return [sample["value"][1] for sample in await self.query('up{job="forgeline"}')] == ["1"]
+
+    async def shows(self, queries: list[str]) -> bool:
+        """Whether each of them has an answer."""
+        return all([await self.query(query) for query in queries])
+
+    async def has(self, alert: str, state: str) -> bool:
+        """Whether this alert is firing, pending, or inactive."""
         told = await self.ask("rules")
-        (state,) = [rule["state"] for group in told["groups"] for rule in group["rules"] if rule["name"] == alert]
-        return str(state)
+        return state in [rule["state"] for group in told["groups"] for rule in group["rules"] if rule["name"] == alert]
 
 
-@asynccontextmanager
-async def prometheus(folder: Path, server: Process, key: str) -> AsyncIterator[Prometheus]:
-    """With the shipped configuration, but that it looks each second."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def _configure(folder: Path, server: Process, key: str) -> None:
     folder.mkdir()
     (folder / "key").write_text(key)
     text = (PROMETHEUS / "prometheus.yml").read_text()
@@ -175,6 +185,14 @@ async def prometheus(folder: Path, server: Process, key: str) -> AsyncIterator[P
         text = text.replace(shipped, here)
     (folder / "prometheus.yml").write_text(text)
     shutil.copy(RULES, folder)
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, server: Process, key: str) -> AsyncIterator[Prometheus]:
+    """With the shipped configuration, but that it looks each second."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    _configure(folder, server, key)
     child = await asyncio.create_subprocess_exec(
         *(tool("prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=db"),
         *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"),
@@ -183,9 +201,7 @@ async def prometheus(folder: Path, server: Process, key: str) -> AsyncIterator[P
     try:
         async with aiohttp.ClientSession() as http:
             asked = Prometheus(f"http://127.0.0.1:{port}", http)
-            while not await _is_ready(asked):  # noqa: ASYNC110 - it does not tell
-                assert child.returncode is None
-                await asyncio.sleep(0.1)
+            await until_so(asked.is_ready)
             yield asked
     finally:
         with suppress(ProcessLookupError):
@@ -193,12 +209,10 @@ async def prometheus(folder: Path, server: Process, key: str) -> AsyncIterator[P
         await child.wait()
 
 
-async def _is_ready(asked: Prometheus) -> bool:
-    try:
-        async with asked.http.get(asked.url + "/-/ready") as response:
-            return response.status == 200
-    except aiohttp.ClientConnectionError:
-        return False
+async def until_so(holds: Callable[[], Awaitable[object]]) -> None:
+    """Returns when this holds: a process of its own tells nobody."""
+    while not await holds():  # noqa: ASYNC110 - as said
+        await asyncio.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -210,22 +224,22 @@ async def test_a_real_prometheus_scrapes_it_answers_every_panel_and_raises_alert
     async with running(tmp_path, models=MODELS, environ=environ) as server:
         server.http.headers["X-API-Key"] = "secret-key"
         async with prometheus(tmp_path / "prometheus", server, "secret-key") as asked:
-            while [sample["value"][1] for sample in await asked.query('up{job="forgeline"}')] != ["1"]:
-                await asyncio.sleep(0.1)
+            await until_so(asked.is_up)
             write_presets(tmp_path / "presets", {"new": says("echo")})
             await ended(server, (await submit(server))["job_id"])
-            empty = set(dashboard_queries())
-            while empty:
-                for model in MODELS:
-                    async with server.http.post(f"{server.url}/api/models/{model}", json=HI) as response:
-                        await response.read()
-                for title in sorted(empty):
-                    if all([await asked.query(query) for query in dashboard_queries()[title]]):
-                        empty.discard(title)
-                await asyncio.sleep(0.2)
-            while await asked.state("ForgelineJobFailed") != "firing":
-                await asyncio.sleep(0.2)
-            assert await asked.state("ForgelineDown") == "inactive"
+            asking = asyncio.create_task(ask_on(server))
+            for queries in dashboard_queries().values():
+                await until_so(partial(asked.shows, queries))
+            asking.cancel()
+            await until_so(partial(asked.has, "ForgelineJobFailed", "firing"))
+            assert await asked.has("ForgelineDown", "inactive")
             await server.stopped()
-            while await asked.state("ForgelineDown") != "pending":
-                await asyncio.sleep(0.2)
+            await until_so(partial(asked.has, "ForgelineDown", "pending"))
+
+
+async def ask_on(server: Process) -> None:
+    while True:
+        for model in MODELS:
+            async with server.http.post(f"{server.url}/api/models/{model}", json=HI) as response:
+                await response.read()
+        await asyncio.sleep(0.1)

@@ -1,5 +1,7 @@
 """What outlives what, where no other test shows it: versions that change under a job, and a copy of the data."""
 
+# ruff: noqa: S607 - these tools are those of the PATH
+
 from __future__ import annotations
 
 import asyncio
