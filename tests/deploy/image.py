@@ -44,15 +44,27 @@ class Image:
 
     @contextmanager
     def started(self, data: Path, **environment: str) -> Iterator[Container]:
-        """As an engine does it: own processes and mounts, the volume, the user, the entry point as process 1."""
+        """As an engine does it with --read-only: own processes and mounts, the volume, the user, the entry point as
+        process 1."""
         user, group = self.config["User"].split(":")
         os.chown(data, int(user), int(group))
         (volume,) = self.config["Volumes"]
-        mount = f'mount --bind "{data}" "{self.root}{volume}" && exec "$@"'
+        mounts = ["mount --bind . .", f"mount --bind '{data}' .{volume}", "mount -t tmpfs tmpfs tmp"]
+        mounts += ["mount -o remount,bind,ro .", 'exec "$@"']
         enter = ["unshare", "--root", str(self.root), "--wd", self.config["WorkingDir"], "--mount-proc"]
         enter += ["--setuid", user, "--setgid", group, "--pid", "--fork", "--kill-child"]
         child = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", mount, "sh", *enter, *self.config["Entrypoint"]],
+            [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                "cd . && " + " && ".join(mounts),
+                "sh",
+                *enter,
+                *self.config["Entrypoint"],
+            ],
+            cwd=self.root,
             env={**self.environment, "HOME": volume, **environment},
             stdout=subprocess.PIPE,
             text=True,

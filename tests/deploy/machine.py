@@ -2,7 +2,7 @@
 
 with machine(tmp_path) as box:
     box.boot()
-    box.systemctl("start", "forgeline")
+    box.install(FORGELINE_PORT=5001)
     box.power_cut()
 """
 
@@ -22,13 +22,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.documented import block
 from tests.deploy.namespaces import first_below
 from tests.processes import ROOT
 
 SYSTEMD = ROOT / "deploy" / "systemd"
 VERSIONS = ("1", "2")
-PARTS = ("server", "pipeline", "infraforge_runner", "presets", "run.py")  # of a version, beside its .venv
-TOOLS = ("systemd-nspawn", "systemd-sysusers", "nsenter", "mount", "umount")
+PARTS = ("server", "pipeline", "infraforge_runner", "presets", "deploy", "run.py")  # of a version, beside its .venv
+TOOLS = ("systemd-nspawn", "nsenter", "mount", "umount")
 PYTHON = "/opt/python"
 TARGET = "forgeline-test.target"  # none of this machine's own services is started
 BOOT = 20.0  # seconds
@@ -47,20 +48,14 @@ class Machine:
 
     # --- its disk ----------------------------------------------------------------------------------
 
-    def install(self, **environment: object) -> None:
-        """As docs/OPERATION.md says. `environment` goes into the unit's file of variables."""
-        lines = "".join(f"{name}={value}\n" for name, value in environment.items())
-        self.write("etc/systemd/system/forgeline.service", (SYSTEMD / "forgeline.service").read_text())
-        self.write("etc/sysusers.d/forgeline.conf", (SYSTEMD / "forgeline.sysusers").read_text())
-        self.write("etc/forgeline/forgeline.env", (SYSTEMD / "forgeline.env").read_text() + lines)
+    def fill(self) -> None:
+        """Two versions, each in its folder."""
         self.write(f"etc/systemd/system/{TARGET}", "[Unit]\nDefaultDependencies=no\n")
-        subprocess.run(["systemd-sysusers", f"--root={self.root}", "forgeline.conf"], check=True)
         for version in VERSIONS:
             folder = self.root / "opt/forgeline" / version
             self._make_venv(folder / ".venv")
             for part in PARTS:
                 _copy(ROOT / part, folder / part)
-        self.switch_to("1")
 
     def _make_venv(self, venv: Path) -> None:
         """With the packages that this test runs with. Their interpreter may be in a home, which the unit protects."""
@@ -74,11 +69,6 @@ class Machine:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
-
-    def switch_to(self, version: str) -> None:
-        new = self.root / "opt/forgeline/.current"
-        new.symlink_to(version)
-        new.rename(new.with_name("current"))
 
     # --- its power ---------------------------------------------------------------------------------
 
@@ -114,6 +104,16 @@ class Machine:
 
     # --- what goes on in it ------------------------------------------------------------------------
 
+    def install(self, **environment: object) -> None:
+        """As docs/OPERATION.md says. `environment` goes into the unit's file of variables."""
+        self.type("install", VERSION="1")
+        with (self.root / "etc/forgeline/forgeline.env").open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in environment.items())
+
+    def type(self, name: str, **instead: str) -> str:
+        """Runs a block of commands of docs/OPERATION.md."""
+        return self.run("sh", "-ec", f"umask 022; cd /opt/forgeline/1; {block(name, **instead)}")
+
     def run(self, *command: str, check: bool = True) -> str:
         """Runs a command in it, and returns what that prints."""
         enter = ["nsenter", f"--target={self.first}", "--mount", "--uts", "--ipc", "--pid", "--cgroup"]
@@ -145,6 +145,7 @@ def machine(folder: Path) -> Iterator[Machine]:
         layers = f"lowerdir=/,upperdir={disk / 'upper'},workdir={disk / 'work'}"
         _mount(stack, root, "-t", "overlay", "-o", layers, "overlay")
         box = Machine(root, folder / "nspawn.log")
+        box.fill()
         stack.callback(box.power_cut)
         yield box
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
+from tests.deploy.documented import OPERATION
 from tests.processes import ROOT
 
-OPERATION = (ROOT / "docs" / "OPERATION.md").read_text()
 UNIT = (ROOT / "deploy" / "systemd" / "forgeline.service").read_text()
 
 

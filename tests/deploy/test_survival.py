@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,13 +18,13 @@ import aiohttp
 
 from infraforge_runner.processes import PROC
 from tests.aio import comes_true, unhurried
+from tests.deploy.documented import block
 from tests.infraforge_runner.living import MODELS, SECONDS, UNTIL_TOLD, let_go, pid_in, supervisors
 from tests.jobs import ended, job_of, log_of, said, submit, write_hyperpod
 from tests.processes import ROOT, Process, running
 from tests.serving import write_presets
 
 PARTS = ("server", "pipeline", "infraforge_runner", "run.py")
-OPERATION = (ROOT / "docs" / "OPERATION.md").read_text()
 
 
 @unhurried
@@ -99,11 +98,10 @@ async def test_a_copy_that_was_made_while_jobs_ended_has_everything_elsewhere(tm
         assert [stack["stack_name"] for stack in await stacks_of(server)] == [one["stack_name"] for one in stacks]
 
 
-def typed(block: str, data: Path, cwd: Path) -> None:
+def typed(name: str, data: Path, cwd: Path) -> None:
     """Runs what docs/OPERATION.md says, on another folder."""
-    (code,) = re.findall(rf"<!-- run: {block} -->\n```sh\n(.*?)```", OPERATION, re.DOTALL)
-    assert "/var/lib/forgeline" in code
-    subprocess.run(["bash", "-ec", code.replace("/var/lib/forgeline", str(data))], cwd=cwd, check=True)
+    code = block(name, **{"/var/lib/forgeline": str(data)})
+    subprocess.run(["bash", "-ec", code], cwd=cwd, check=True)
 
 
 async def stacks_of(server: Process) -> list[dict[str, str]]:

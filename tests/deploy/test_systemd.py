@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -28,6 +29,7 @@ from tests.deploy.machine import SYSTEMD, Machine, machine
 from tests.deploy.namespaces import known_inside_as
 from tests.infraforge_runner.living import RUNAWAYS, RUNNING_AWAY, UNTIL_TOLD, lives, supervisors
 from tests.jobs import ended, job_of, log_of, said, submit, write_hyperpod
+from tests.pipeline.drawn import plain
 from tests.serving import says, write_presets
 
 UNIT = SYSTEMD / "forgeline.service"
@@ -98,14 +100,14 @@ async def served(folder: Path, deploy: str, *flags: str) -> AsyncIterator[Served
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with machine(folder) as box:
+        await asyncio.to_thread(box.boot)
         box.install(FORGELINE_PORT=port, FORGELINE_JOBS_AT_ONCE=1)
-        write_presets(box.presets, {"m": says("echo")})
+        write_presets(box.presets, {"m": says("echo", limits={"frame_pixels": 10_000})})
         for name in ("small", "other"):
             write_hyperpod(box.presets, name, deploy=deploy)
-        await asyncio.to_thread(box.boot)
         async with aiohttp.ClientSession() as http:
             service = Served(box, f"http://127.0.0.1:{port}", http)
-            await service.control("start")
+            await asyncio.to_thread(box.type, "start")
             await service.is_ready()
             yield service
 
@@ -120,8 +122,7 @@ async def test_a_job_outlives_a_restart_of_the_unit_and_an_upgrade_with_its_file
         await said(service, job_id, "ready")
         (supervisor,) = supervisors(DATA)
         first = service.box.property("MainPID")
-        service.box.switch_to("2")
-        await service.control("restart")
+        await asyncio.to_thread(partial(service.box.type, "upgrade", NEW="2"))
         await service.is_ready()
         second = service.box.property("MainPID")
         assert second != first
@@ -132,6 +133,22 @@ async def test_a_job_outlives_a_restart_of_the_unit_and_an_upgrade_with_its_file
         (service.work(job_id) / "go").touch()
         assert (await ended(service, job_id))["status"] == "succeeded"
         assert await log_of(service, job_id) == b"ready\nof-the-job\nforgeline\nits home\n"
+
+
+@pytest.mark.slow
+@unhurried
+async def test_the_unit_s_protection_leaves_workers_and_the_cdk_s_node_what_they_need(tmp_path: Path) -> None:
+    deploy = "command -v node || exit 7; node --print '[1, 2].map(x => 2 * x).join()'; git --version; touch /etc/mine"
+    async with served(tmp_path, deploy) as service:
+        asked = {"text": "hi", "frames": [plain(200, 200).as_base64()]}
+        async with service.http.post(service.url + "/api/models/m", json=asked) as response:
+            assert response.status == 200, await response.text()
+        job = await ended(service, (await submit(service))["job_id"])
+        if job["result"]["returncode"] == 7:
+            pytest.skip("node is not installed for all users")
+        log = (await log_of(service, job["job_id"])).decode().splitlines()
+        assert log[1] == "2,4"
+        assert log[-1] == "touch: cannot touch '/etc/mine': Read-only file system"
 
 
 @pytest.mark.slow
