@@ -49,22 +49,17 @@ class Image:
         user, group = self.config["User"].split(":")
         os.chown(data, int(user), int(group))
         (volume,) = self.config["Volumes"]
-        mounts = ["mount --bind . .", f"mount --bind '{data}' .{volume}", "mount -t tmpfs tmpfs tmp"]
-        mounts += ["mount -o remount,bind,ro .", 'exec "$@"']
+        mounts = f"""
+            mount --bind {self.root} {self.root}
+            mount --bind {data} {self.root}{volume}
+            mount -t tmpfs tmpfs {self.root / "tmp"}
+            mount -o remount,bind,ro {self.root}
+            exec "$@"
+        """
         enter = ["unshare", "--root", str(self.root), "--wd", self.config["WorkingDir"], "--mount-proc"]
         enter += ["--setuid", user, "--setgid", group, "--pid", "--fork", "--kill-child"]
         child = subprocess.Popen(
-            [
-                "unshare",
-                "--mount",
-                "sh",
-                "-c",
-                "cd . && " + " && ".join(mounts),
-                "sh",
-                *enter,
-                *self.config["Entrypoint"],
-            ],
-            cwd=self.root,
+            ["unshare", "--mount", "sh", "-ec", mounts, "sh", *enter, *self.config["Entrypoint"]],
             env={**self.environment, "HOME": volume, **environment},
             stdout=subprocess.PIPE,
             text=True,

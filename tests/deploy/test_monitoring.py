@@ -110,7 +110,7 @@ def lost(shipped: Any, read: Any, path: str = "") -> Any:
 def test_the_dashboard_s_panels_have_numbers_and_places_of_their_own() -> None:
     shipped = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in shipped}) == len(shipped)
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in shipped:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from infraforge_runner.processes import PROC
 from tests.aio import comes_true, unhurried
@@ -61,6 +62,7 @@ async def test_a_job_goes_on_while_one_version_takes_another_s_place_and_back(fo
         assert (await server.stopped()).code == 0
 
 
+@pytest.mark.slow
 @unhurried
 async def test_a_copy_that_was_made_while_jobs_ended_has_everything_elsewhere(tmp_path: Path, folder: Path) -> None:
     deploy = "seq 20000; sleep 0.$((RANDOM % 4))"

@@ -58,7 +58,7 @@ def test_systemd_finds_no_fault_in_the_unit_and_calls_it_well_protected() -> Non
         pytest.skip("systemd-analyze is not installed")
     verified = subprocess.run(["systemd-analyze", "verify", UNIT], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stderr) == (0, "")
-    told = ["systemd-analyze", "security", "--offline=true", "--no-pager", UNIT]
+    told = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)]
     judged = subprocess.run(told, capture_output=True, text=True, check=False).stdout
     found = re.search(r"Overall exposure level for forgeline.service: ([\d.]+)", judged)
     assert found is not None, judged
