@@ -127,7 +127,8 @@ async def test_a_job_outlives_a_restart_of_the_unit_and_an_upgrade_with_its_file
         second = service.box.property("MainPID")
         assert second != first
         assert service.box.run("readlink", f"/proc/{second}/cwd") == "/opt/forgeline/2"
-        assert b"/opt/forgeline/1" in (PROC / str(supervisor) / "environ").read_bytes()
+        assert (PROC / str(supervisor) / "cmdline").read_bytes().startswith(b"/opt/forgeline/1/.venv/bin/python\0")
+        assert b"PYTHONPATH=/opt/forgeline/1\0" in (PROC / str(supervisor) / "environ").read_bytes()
         assert supervisors(DATA) == [supervisor]
         assert (await job_of(service, job_id))["status"] == "running"
         (service.work(job_id) / "go").touch()
