@@ -112,7 +112,7 @@ class Machine:
 
     def type(self, name: str, **instead: str) -> str:
         """Runs a block of commands of docs/OPERATION.md."""
-        return self.run("sh", "-ec", f"umask 022; cd /opt/forgeline/1; {block(name, **instead)}")
+        return self.run("sh", "-ec", f"umask 077; cd /opt/forgeline/1; {block(name, **instead)}")
 
     def run(self, *command: str, check: bool = True) -> str:
         """Runs a command in it, and returns what that prints."""

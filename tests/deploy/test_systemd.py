@@ -21,7 +21,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from infraforge_runner.processes import PROC
+from infraforge_runner.processes import PROC, descendants
 from run import LAST_WORDS
 from server.options import parse
 from tests.aio import unhurried
@@ -86,6 +86,11 @@ class Served:
     async def control(self, verb: str) -> None:
         await asyncio.to_thread(self.box.systemctl, verb, "forgeline")
 
+    def supervisors(self) -> list[int]:
+        """Of its jobs, and of no other machine's on this one."""
+        inside = [] if self.box.first is None else descendants(self.box.first)
+        return [pid for pid in supervisors(DATA) if pid in inside]
+
     def work(self, job_id: str) -> Path:
         return self.box.data / "jobs" / job_id / "work"
 
@@ -120,7 +125,7 @@ async def test_a_job_outlives_a_restart_of_the_unit_and_an_upgrade_with_its_file
         (service.box.data / ".profile").write_text("its home\n")
         job_id = (await submit(service))["job_id"]
         await said(service, job_id, "ready")
-        (supervisor,) = supervisors(DATA)
+        (supervisor,) = service.supervisors()
         first = service.box.property("MainPID")
         await asyncio.to_thread(partial(service.box.type, "upgrade", NEW="2"))
         await service.is_ready()
@@ -129,7 +134,7 @@ async def test_a_job_outlives_a_restart_of_the_unit_and_an_upgrade_with_its_file
         assert service.box.run("readlink", f"/proc/{second}/cwd") == "/opt/forgeline/2"
         assert (PROC / str(supervisor) / "cmdline").read_bytes().startswith(b"/opt/forgeline/1/.venv/bin/python\0")
         assert b"PYTHONPATH=/opt/forgeline/1\0" in (PROC / str(supervisor) / "environ").read_bytes()
-        assert supervisors(DATA) == [supervisor]
+        assert service.supervisors() == [supervisor]
         assert (await job_of(service, job_id))["status"] == "running"
         (service.work(job_id) / "go").touch()
         assert (await ended(service, job_id))["status"] == "succeeded"
@@ -164,7 +169,7 @@ async def test_a_server_that_is_killed_is_started_again_and_one_that_is_stopped_
         await service.control("stop")
         assert service.box.property("Result") == "success"
         (service.work(job_id) / "go").touch()
-        while supervisors(DATA):  # noqa: ASYNC110 - no server is there to tell
+        while service.supervisors():  # noqa: ASYNC110 - no server is there to tell
             await asyncio.sleep(0.05)
         await service.control("start")
         await service.is_ready()
@@ -181,7 +186,7 @@ async def test_what_a_dead_supervisor_has_left_is_ended_though_the_server_is_ano
         await service.control("restart")
         await service.is_ready()
         assert all(map(lives, pids))
-        (supervisor,) = supervisors(DATA)
+        (supervisor,) = service.supervisors()
         os.kill(supervisor, signal.SIGKILL)
         assert (await ended(service, job_id))["status"] == "interrupted"
         assert not any(map(lives, pids))
@@ -194,8 +199,9 @@ async def test_after_a_power_cut_what_ran_is_interrupted_and_what_waited_begins(
         ran = (await submit(service))["job_id"]
         await said(service, ran, "ready")
         waited = (await submit(service, preset="other"))["job_id"]
+        (supervisor,) = service.supervisors()
         await asyncio.to_thread(service.box.power_cut)
-        assert not supervisors(DATA)
+        assert not lives(supervisor)
         await asyncio.to_thread(service.box.boot)
         await service.control("start")
         await service.is_ready()
