@@ -131,8 +131,11 @@ class JobRunner:
 
     @property
     def room(self) -> int:
-        """Bytes that are free for jobs and their logs. Raises OSError."""
-        return shutil.disk_usage(self._folder).free
+        """Bytes that are free for jobs and their logs; 0 where their folder is gone."""
+        try:
+            return shutil.disk_usage(self._folder).free
+        except OSError:
+            return 0
 
     def log_path(self, job_id: str) -> Path:
         """Raises UnknownJob."""

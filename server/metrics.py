@@ -6,7 +6,6 @@ Labels are bounded: a model is one that a preset defines, an address its handler
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
-from contextlib import suppress
 from typing import Any, get_args
 
 from prometheus_client import (
@@ -159,8 +158,7 @@ class _Standing(Collector):
         for status in get_args(State):
             jobs.add_metric([status], counts[status])
         yield jobs
-        with suppress(OSError):  # somebody has removed the folder: the first job will tell
-            yield GaugeMetricFamily("forgeline_data_free_bytes", "Room for jobs and their logs.", self._jobs.room)
+        yield GaugeMetricFamily("forgeline_data_free_bytes", "Room for jobs and their logs.", self._jobs.room)
         yield from self._of_models()
 
     def _of_models(self) -> Iterator[Metric]:

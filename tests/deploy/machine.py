@@ -97,8 +97,7 @@ class Machine:
     def power_cut(self) -> None:
         """Ends all its processes at once."""
         if self._nspawn is not None:
-            if self.first is not None:
-                os.kill(self.first, signal.SIGKILL)  # the kernel ends the others with the first
+            os.kill(self.first or self._nspawn.pid, signal.SIGKILL)  # the kernel ends the others with the first
             self._nspawn.wait()
             self._nspawn = None
 
