@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -127,6 +128,14 @@ class JobRunner:
     def count(self) -> Counter[State]:
         """How many jobs there are in each state."""
         return Counter(kept.job.status.status for kept in self._jobs.values())
+
+    @property
+    def room(self) -> int:
+        """Bytes that are free for jobs and their logs; 0 where their folder is gone."""
+        try:
+            return shutil.disk_usage(self._folder).free
+        except OSError:
+            return 0
 
     def log_path(self, job_id: str) -> Path:
         """Raises UnknownJob."""

@@ -142,6 +142,7 @@ class _Standing(Collector):
         for status in get_args(State):
             jobs.add_metric([status], counts[status])
         yield jobs
+        yield GaugeMetricFamily("forgeline_data_free_bytes", "Room for jobs and their logs.", self._jobs.room)
         yield from self._of_models()
 
     def _of_models(self) -> Iterator[Metric]:

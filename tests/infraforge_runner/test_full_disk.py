@@ -15,6 +15,7 @@ from infraforge_runner.job import Outcome
 from tests.aio import asynchronous, unhurried
 from tests.infraforge_runner.orders import NOW, make_spec, queued
 from tests.jobs import ended, job_of, log_of, post, submit, write_hyperpod
+from tests.server.scraping import scrape
 from tests.serving import says, serving
 
 MODELS = {"m": says("echo")}
@@ -80,7 +81,9 @@ async def test_a_script_that_fills_the_disk_itself_can_not_hide_its_end(tmp_path
 async def test_a_disk_that_is_full_refuses_a_job_and_takes_it_when_there_is_room(tmp_path: Path, disk: Path) -> None:
     write_hyperpod(tmp_path / "presets", deploy="echo hello")
     async with serving(tmp_path, models=MODELS) as server:
+        assert 0 < (await scrape(server))("data_free_bytes") <= 2 * SIZE
         filler = fill(disk)
+        assert (await scrape(server))("data_free_bytes") == 0
         status, answer = await post(server, "/api/hyperpod/deploy", {"dry_run": False})
         assert (status, answer["code"]) == (503, "unavailable")
         assert answer["error"] == "The job can't be kept: No space left on device."
