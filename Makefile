@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Some tests run a CDK app where InfraForge would stand: they need Node, and are skipped where it is not.
 CDK_APP := tests/infraforge_app
 CDK := $(CDK_APP)/node_modules/.installed
+# Others hold the console's modules and pages against the rules of eslint and axe.
+CONSOLE := tests/console
+CONSOLE_TOOLS := $(CONSOLE)/node_modules/.installed
 
 .PHONY: run demo-aws test test-slow check format bench schema screenshots cdk clean
 
@@ -14,7 +17,7 @@ run: $(VENV)/.local
 test: check $(if $(shell command -v npm),$(CDK))
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
-test-slow: $(VENV)/.test .venv-evalscope/.done
+test-slow: $(VENV)/.test .venv-evalscope/.done $(if $(shell command -v npm),$(CONSOLE_TOOLS))
 	$(BIN)/python -m pytest -m slow --timeout=600
 
 check: $(VENV)/.test
@@ -41,7 +44,7 @@ screenshots: $(VENV)/.test
 cdk: $(CDK)
 
 clean:
-	rm -rf $(VENV) .venv-evalscope $(CDK_APP)/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-evalscope $(CDK_APP)/node_modules $(CONSOLE)/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +65,6 @@ $(VENV)/.test: $(VENV)/.local
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
 	touch $@
 
-$(CDK): $(CDK_APP)/package.json
-	cd $(CDK_APP) && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+$(CDK) $(CONSOLE_TOOLS): %/node_modules/.installed: %/package.json
+	cd $* && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@

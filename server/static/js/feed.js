@@ -69,7 +69,8 @@ export class Feed extends EventTarget {
 
   #keepJob({ id, type, feed, seq, ...job }) {
     const known = this.jobs.get(job.job_id);
-    if (!known || !job.updated_at || job.updated_at >= known.updated_at) this.jobs.set(job.job_id, { ...known, ...job });
+    const isNews = !known || !job.updated_at || job.updated_at >= known.updated_at;
+    if (isNews) this.jobs.set(job.job_id, { ...known, ...job });
   }
 
   #trimJobs() {
