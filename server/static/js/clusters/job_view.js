@@ -16,7 +16,7 @@ export class JobView {
   #job = null;
   #log;
   #timer;
-  #title = h('h2', { class: 'clip' }, 'Job');
+  #title = h('h2', { class: 'job-title' }, 'Job');
   #state = badge('idle', '');
   #bar = h('progress', { 'aria-label': 'Progress' });
   #phase = h('span', { role: 'status' });
