@@ -8,6 +8,9 @@ CDK := $(CDK_APP)/node_modules/.installed
 # `make bench PEERS=1` measures the gateways that people use as well, each in an environment of its own.
 PEER_HOME := .venv-peers
 PEER_GATEWAYS := $(PEER_HOME)/litellm/.done $(PEER_HOME)/mlflow/.done $(PEER_HOME)/portkey/.done
+# Others hold the console's modules and pages against the rules of eslint and axe.
+CONSOLE := tests/console
+CONSOLE_TOOLS := $(CONSOLE)/node_modules/.installed
 
 .PHONY: run demo-aws test test-slow check format bench soak schema screenshots cdk clean
 
@@ -17,7 +20,7 @@ run: $(VENV)/.local
 test: check $(if $(shell command -v npm),$(CDK))
 	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
-test-slow: $(VENV)/.test .venv-evalscope/.done
+test-slow: $(VENV)/.test .venv-evalscope/.done $(if $(shell command -v npm),$(CONSOLE_TOOLS))
 	$(BIN)/python -m pytest -m slow --timeout=600
 
 check: $(VENV)/.test
@@ -48,7 +51,8 @@ screenshots: $(VENV)/.test
 cdk: $(CDK)
 
 clean:
-	rm -rf $(VENV) .venv-evalscope $(PEER_HOME) $(CDK_APP)/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-evalscope $(PEER_HOME) $(CDK_APP)/node_modules $(CONSOLE)/node_modules build *.egg-info \
+		.mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -83,6 +87,6 @@ $(PEER_HOME)/litellm/.done $(PEER_HOME)/mlflow/.done:
 $(PEER_HOME)/portkey/.done: benchmarks/peers/package.json
 	-mkdir -p $(@D) && cp $< $(@D) && cd $(@D) && npm install --no-package-lock --no-audit --no-fund --loglevel=error && touch .done
 
-$(CDK): $(CDK_APP)/package.json
-	cd $(CDK_APP) && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+$(CDK) $(CONSOLE_TOOLS): %/node_modules/.installed: %/package.json
+	cd $* && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@

@@ -158,6 +158,9 @@ async def test_a_line_is_linked_to_found_and_gone_to(tmp_path: Path) -> None:
         await page.keyboard.press("Enter")
         await expect(page.locator(".log-row[data-at=target] .log-text")).to_have_text("line 7")
         assert page.url.endswith("/L7")
+        await page.get_by_label("Go to line").fill("3003")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".log").get_by_role("alert")).to_have_text("There is no line 3003.")
         async with page.expect_download() as saved:
             await page.get_by_role("button", name="Save the log").click()
         await (await saved.value).save_as(tmp_path / "saved.log")

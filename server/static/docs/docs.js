@@ -25,7 +25,8 @@ function spell(schema) {
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(', ');
   if (schema.type === 'array') return `list of ${schema.items ? spell(schema.items) : 'anything'}`;
-  if (schema.type === 'object' && schema.additionalProperties?.type) return `map of ${spell(schema.additionalProperties)}`;
+  const values = schema.additionalProperties;
+  if (schema.type === 'object' && values?.type) return `map of ${spell(values)}`;
   return schema.type ?? 'anything';
 }
 
@@ -79,12 +80,14 @@ function inside(schema, seen) {
 function content(described) {
   const kinds = Object.entries(described ?? {});
   const names = [...new Set(kinds.flatMap(([, {schema}]) => (schema ? referred(schema) : [])))];
-  return [element('p', {}, element('code', {}, kinds.map(([kind]) => kind).join(', '))), ...names.map((name) => shown(name))];
+  const types = element('code', {}, kinds.map(([kind]) => kind).join(', '));
+  return [element('p', {}, types), ...names.map((name) => shown(name))];
 }
 
 function operation(method, path, one) {
   const parameters = (one.parameters ?? []).map((parameter) => [
-    element('code', {}, parameter.name + (parameter.required ? ' *' : '')), `${parameter.in}: ${spell(parameter.schema)}`,
+    element('code', {}, parameter.name + (parameter.required ? ' *' : '')),
+    `${parameter.in}: ${spell(parameter.schema)}`,
     element('span', {class: 'quiet'}, [parameter.description, bounds(parameter.schema)].filter(Boolean).join('; ')),
   ]);
   const answers = Object.entries(one.responses);

@@ -2,10 +2,10 @@
 
 import { askForKey, currentKey, keyHeaders } from './key.js';
 
-export class ApiError extends Error {
-  constructor(message, { code = 'offline', status = 0, requestId = null, retryAfter = null } = {}) {
+class ApiError extends Error {
+  constructor(message, { code = 'offline', status = 0, requestId = null } = {}) {
     super(message);
-    Object.assign(this, { code, status, requestId, retryAfter });
+    Object.assign(this, { code, status, requestId });
   }
 }
 
@@ -17,15 +17,6 @@ export const remove = (path) => call('DELETE', path);
 
 /** The body of an answer that is not JSON, as a Blob. */
 export const download = async (path, type) => (await answerOf('GET', path, { headers: { Accept: type } })).blob();
-
-/** The status of an answer, without asking for a key; 0 where there is none within a few seconds. */
-export async function statusOf(path) {
-  try {
-    return (await fetch(path, { headers: keyHeaders(), signal: AbortSignal.timeout(5000) })).status;
-  } catch {
-    return 0;
-  }
-}
 
 async function call(method, path, options) {
   const answer = await answerOf(method, path, options);
@@ -45,17 +36,19 @@ async function answerOf(method, path, { body, headers = {} } = {}) {
 async function ask(method, path, body, headers) {
   const json = body === undefined ? {} : { 'Content-Type': 'application/json' };
   try {
-    return await fetch(path, { method, headers: { ...json, ...headers, ...keyHeaders() }, body: body && JSON.stringify(body) });
+    const all = { ...json, ...headers, ...keyHeaders() };
+    return await fetch(path, { method, headers: all, body: body && JSON.stringify(body) });
   } catch {
     throw new ApiError('The server can\'t be reached.');
   }
 }
 
 async function errorOf(answer) {
+  const { status } = answer;
   try {
-    const told = await answer.json();
-    return new ApiError(told.error, { code: told.code, status: answer.status, requestId: told.request_id, retryAfter: told.retry_after });
+    const { error, code, request_id: requestId } = await answer.json();
+    return new ApiError(error, { code, status, requestId });
   } catch {
-    return new ApiError(`The server answered with status ${answer.status}.`, { code: 'unknown', status: answer.status });
+    return new ApiError(`The server answered with status ${status}.`, { code: 'unknown', status });
   }
 }

@@ -4,7 +4,8 @@ const SVG = 'http://www.w3.org/2000/svg';
 
 /**
  * An HTML element. `props`: `on` holds listeners, `data` the dataset, the rest are attributes
- * (true: present; false, null and undefined: absent). Children: nodes and texts; nested lists are laid flat.
+ * (true: present; false, null and undefined: absent). Children: nodes and texts; nested lists are laid flat, and what
+ * is false, null or undefined is left out.
  */
 export function h(tag, props = {}, ...children) {
   return fill(document.createElement(tag), props, children);
@@ -25,9 +26,15 @@ function fill(node, props, children) {
       setAttribute(node, name, value);
     }
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...shownOf(children));
   return node;
 }
+
+export function replace(node, ...children) {
+  node.replaceChildren(...shownOf(children));
+}
+
+const shownOf = (children) => children.flat(Infinity).filter((child) => child !== false && (child ?? null) !== null);
 
 export function setAttribute(node, name, value) {
   if (value === false || value === null || value === undefined) node.removeAttribute(name);
@@ -39,13 +46,9 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-export function replace(node, ...children) {
-  node.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
-}
-
 /**
  * Brings the children of `parent` in line with `items`: elements are kept by key, so that focus, selection and scroll
- * outlive an update. `make(item)` returns {element, update(item)}.
+ * outlive an update. `make(item)` returns {element, update(item)}; update may be left out where a row never changes.
  */
 export class KeyedList {
   #parent;
@@ -60,19 +63,21 @@ export class KeyedList {
   }
 
   show(items) {
-    const rows = new Map();
-    let next = this.#parent.firstElementChild;
-    for (const item of items) {
-      const key = this.#key(item);
-      const row = this.#rows.get(key) ?? this.#make(item);
-      row.update(item);
-      rows.set(key, row);
-      if (row.element === next) next = next.nextElementSibling;
-      else this.#parent.insertBefore(row.element, next);
-    }
+    const rows = new Map(items.map((item) => [this.#key(item), this.#rowOf(item)]));
     for (const [key, row] of this.#rows) {
       if (!rows.has(key)) row.element.remove();
     }
     this.#rows = rows;
+    let next = this.#parent.firstElementChild;
+    for (const { element } of rows.values()) {
+      if (element === next) next = next.nextElementSibling;
+      else this.#parent.insertBefore(element, next);
+    }
+  }
+
+  #rowOf(item) {
+    const row = this.#rows.get(this.#key(item)) ?? this.#make(item);
+    row.update?.(item);
+    return row;
   }
 }

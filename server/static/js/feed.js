@@ -70,9 +70,10 @@ export class Feed extends EventTarget {
 
   #keepJob({ id, type, feed, seq, ...job }) {
     const known = this.jobs.get(job.job_id);
-    if (known && job.updated_at < known.updated_at) return;
+    const isNews = !known || !job.updated_at || job.updated_at >= known.updated_at;
     // A snapshot leaves out the plans: one that is known stays.
-    this.jobs.set(job.job_id, { ...known, ...job, result: job.result && { ...known?.result, ...job.result } });
+    const result = job.result && { ...known?.result, ...job.result };
+    if (isNews) this.jobs.set(job.job_id, { ...known, ...job, result });
   }
 
   #trimJobs() {

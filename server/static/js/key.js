@@ -1,6 +1,7 @@
 // The API key: asked for when the server wants one, kept for this tab only, and never part of an address.
 
 import { h, setText } from './dom.js';
+import { statusOfKey } from './probe.js';
 import { openDialog } from './ui.js';
 
 const KEPT_AS = 'forgeline.key';
@@ -18,8 +19,8 @@ export function keyProtocols() {
 }
 
 /**
- * Asks for a key until one is let in. `refused` is the one that was not: where there is another by now, nobody is asked.
- * Resolves to whether there is one; several who ask share one dialog.
+ * Asks for a key until one is let in. `refused` is the one that was not: where there is another by now, nobody is
+ * asked. Resolves to whether there is one; several who ask share one dialog.
  */
 export async function askForKey(refused) {
   if (currentKey() !== refused) return true;
@@ -39,7 +40,7 @@ function ask() {
       event.preventDefault();
       setText(problem, '');
       const key = input.value.trim();
-      const status = await tryKey(key);
+      const status = await statusOfKey(key);
       if (status === 401) setText(problem, 'This key is not let in.');
       else if (status === 0) setText(problem, 'The server can\'t be reached.');
       else {
@@ -59,15 +60,6 @@ function ask() {
     });
     input.focus();
   });
-}
-
-/** The status that an address which needs a key, and costs nothing, answers with; 0 where there is no answer. */
-async function tryKey(key) {
-  try {
-    return (await fetch('/api/emd/models', { headers: { Authorization: `Bearer ${key}` } })).status;
-  } catch {
-    return 0;
-  }
 }
 
 function base64url(text) {

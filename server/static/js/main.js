@@ -13,6 +13,7 @@ const STATES = {
   open: ['ok', 'Connected'],
   lost: ['bad', 'Offline'],
 };
+const LOST = 'The connection is lost. Trying again; what was under way goes on where it was.';
 
 const connection = new Connection();
 const feed = new Feed(connection);
@@ -40,7 +41,6 @@ function decode(part) {
 
 /** Shows the place that the address names: `#/clusters/jobs/ID`. */
 function route() {
-  if (location.hash === '#main') return; // the link that skips the bar
   const [name, ...rest] = location.hash.replace(/^#\//, '').split('/').map(decode);
   const shown = Object.hasOwn(places, name) ? name : 'playground';
   for (const [other, place] of Object.entries(places)) {
@@ -59,9 +59,13 @@ function showConnection() {
   setText(indicator, text);
   const banner = document.getElementById('banner');
   banner.hidden = connection.state !== 'lost';
-  setText(banner, connection.state === 'lost' ? 'The connection is lost. Trying again; what was under way goes on where it was.' : '');
+  setText(banner, connection.state === 'lost' ? LOST : '');
 }
 
+document.querySelector('.skip').addEventListener('click', (event) => {
+  event.preventDefault(); // the address is the place's
+  main.focus();
+});
 addEventListener('hashchange', route);
 connection.addEventListener('state', () => onNextFrame(showConnection));
 showConnection();

@@ -1,7 +1,7 @@
 // One WebSocket that carries everything that happens: it comes back by itself, and each talk goes on where it was.
 
-import { statusOf } from './api.js';
 import { askForKey, currentKey, keyProtocols } from './key.js';
+import { statusOf, statusOfKey } from './probe.js';
 
 const PAUSES_MS = [250, 500, 1000, 2000, 4000, 8000]; // before each further attempt
 const SILENCE_MS = 30_000; // the server says something every few seconds; after this we look whether it is there
@@ -92,7 +92,8 @@ export class Connection extends EventTarget {
     const talk = this.#talks.get(message.id);
     if (!talk) return;
     // An error without a place in a stream is the last word: nothing runs under this id.
-    if (message.type === 'complete' || (message.type === 'error' && message.seq === undefined)) this.#talks.delete(talk.id);
+    const isLast = message.type === 'complete' || (message.type === 'error' && message.seq === undefined);
+    if (isLast) this.#talks.delete(talk.id);
     talk.onMessage(message);
   }
 
@@ -117,8 +118,7 @@ export class Connection extends EventTarget {
   /** A browser does not tell why a handshake was refused: an address that needs a key as well does. */
   async #askWhy() {
     const key = currentKey();
-    const status = await statusOf('/api/emd/models');
-    if (status === 401 && (await askForKey(key))) this.open();
+    if ((await statusOfKey(key)) === 401 && (await askForKey(key))) this.open();
   }
 
   /** A network that has gone away closes nothing: after a silence, looks whether the server still answers. */

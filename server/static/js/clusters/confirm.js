@@ -3,7 +3,7 @@
 import { get } from '../api.js';
 import { h, setText } from '../dom.js';
 import { button, facts, openDialog } from '../ui.js';
-import { cancel, submit } from './orders.js';
+import { cancel, overrideFacts, submit } from './orders.js';
 
 /** Asks, then does `act()`; its error is shown where it was asked. `typed`: what has to be typed before. */
 function ask(title, { body, label, act, typed = null, others = [] }) {
@@ -20,15 +20,28 @@ function ask(title, { body, label, act, typed = null, others = [] }) {
     }
   };
   const go = button(label, () => run(act, go), { kind: 'danger', disabled: typed !== null });
-  const input = typed && h('input', { id: 'confirm', type: 'text', autocomplete: 'off', spellcheck: 'false', on: { input: () => { go.disabled = input.value !== typed; } } });
-  const field = input && h('div', { class: 'field' }, h('label', { for: 'confirm' }, 'Type ', h('strong', { class: 'mono' }, typed), ' to confirm'), input);
+  const back = button('Back', () => dialog.close(), { kind: 'quiet' });
   const more = others.map(([name, what]) => button(name, (event) => run(what, event.currentTarget)));
-  const dialog = openDialog(title, { body: [body, field, problem], actions: [button('Back', () => dialog.close(), { kind: 'quiet' }), ...more, go] });
+  const field = typed && typedField(typed, (isRight) => {
+    go.disabled = !isRight;
+  });
+  const dialog = openDialog(title, { body: [body, field, problem], actions: [back, ...more, go] });
+}
+
+/** A field that tells, as it is typed, whether it holds this text. */
+function typedField(text, onChange) {
+  const input = h('input', { id: 'confirm', type: 'text', autocomplete: 'off', spellcheck: 'false' });
+  input.addEventListener('input', () => onChange(input.value === text));
+  const label = h('label', { for: 'confirm' }, 'Type ', h('strong', { class: 'mono' }, text), ' to confirm');
+  return h('div', { class: 'field' }, label, input);
 }
 
 export function confirmDeploy(order, stackName, onJob) {
   ask('Deploy for real?', {
-    body: [h('p', {}, 'This makes resources in your account, which cost money until they are destroyed.'), orderFacts(order, stackName)],
+    body: [
+      h('p', {}, 'This makes resources in your account, which cost money until they are destroyed.'),
+      orderFacts(order, stackName),
+    ],
     label: 'Deploy',
     act: async () => onJob(await submit('deploy', { ...order, dryRun: false })),
   });
@@ -38,7 +51,10 @@ export function confirmDeploy(order, stackName, onJob) {
 export async function confirmDestroy(stack, onJob) {
   const order = { preset: stack.preset, overrides: await overridesOf(stack) };
   ask('Destroy this stack?', {
-    body: [h('p', {}, 'Everything that it made goes, with what is stored on it. This can\'t be undone.'), orderFacts(order, stack.stack_name, stack.region)],
+    body: [
+      h('p', {}, 'Everything that it made goes, with what is stored on it. This can\'t be undone.'),
+      orderFacts(order, stack.stack_name, stack.region),
+    ],
     typed: stack.stack_name,
     label: 'Destroy',
     act: async () => onJob(await submit('destroy', { ...order, dryRun: false, confirm: stack.stack_name })),
@@ -56,12 +72,14 @@ async function overridesOf(stack) {
 
 export function confirmCancel(job) {
   ask('Cancel this job?', {
-    body: h('p', {}, job.dry_run ? 'The dry run ends here.' : 'Its processes end. What AWS has begun may go on: the stack is left as it then stands.'),
+    body: h('p', {}, job.dry_run
+      ? 'The dry run ends here.'
+      : 'Its processes end. What AWS has begun may go on: the stack is left as it then stands.'),
     label: 'Cancel the job',
     act: () => cancel(job.job_id),
   });
 }
 
 function orderFacts({ preset, overrides }, stackName, region) {
-  return facts([['Preset', preset], ['Stack', stackName], ['Region', region], ...Object.entries(overrides).map(([name, value]) => [name, String(value)])]);
+  return facts([['Preset', preset], ['Stack', stackName], ['Region', region], ...overrideFacts(overrides)]);
 }

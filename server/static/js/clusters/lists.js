@@ -5,76 +5,83 @@ import { time, words } from '../format.js';
 import { badge, button, setBadge } from '../ui.js';
 import { addressOf } from './orders.js';
 
-export const JOB_TONES = { queued: 'idle', running: 'busy', succeeded: 'ok', failed: 'bad', cancelled: 'idle', interrupted: 'warn' };
+export const JOB_TONES = {
+  queued: 'idle',
+  running: 'busy',
+  succeeded: 'ok',
+  failed: 'bad',
+  cancelled: 'idle',
+  interrupted: 'warn',
+};
 
-/** A list with a heading, and a sentence where it is empty. */
+/** A list with a heading, and a sentence in its place where it is empty. */
 class Section {
-  #empty;
+  #instead = h('p', { class: 'dim small' });
   #list;
 
-  constructor(title, empty, key, make) {
+  constructor(title, key, make) {
     const rows = h('ul', { class: 'side-list' });
-    this.#empty = h('p', { class: 'dim small' }, empty);
     this.#list = new KeyedList(rows, key, make);
-    const id = `list-${title.toLowerCase().replaceAll(' ', '-')}`;
-    this.element = h('section', { 'aria-labelledby': id }, h('h2', { id }, title), this.#empty, rows);
+    const id = `list-${title.toLowerCase()}`;
+    this.element = h('section', { 'aria-labelledby': id }, h('h2', { id }, title), this.#instead, rows);
   }
 
-  show(items, empty) {
-    if (empty !== undefined) setText(this.#empty, empty);
-    this.#empty.hidden = items.length > 0;
+  show(items, instead) {
+    setText(this.#instead, instead);
+    this.#instead.hidden = items.length > 0;
     this.#list.show(items);
   }
 }
 
-export class PresetList extends Section {
-  constructor() {
-    super('Presets', 'Loading …', (preset) => JSON.stringify(preset), (preset) => {
-      const link = h('a', { class: 'side-row', href: `#/clusters/deploy/${encodeURIComponent(preset.name)}` },
-        h('span', { class: 'side-title mono clip' }, preset.name), h('span', { class: 'dim small clip-2' }, [preset.description, preset.summary.region].filter(Boolean).join(' · ')));
-      return { element: h('li', {}, link), update: () => markCurrent(link) };
-    });
-  }
+export const presetList = () => new Section('Presets', (preset) => JSON.stringify(preset), presetRow);
+
+/** `onDestroy` is told the stack. */
+export const stackList = (onDestroy) =>
+  new Section('Standing', (stack) => `${stack.region}/${stack.stack_name}`, (stack) => stackRow(stack, onDestroy));
+
+export const jobList = () => new Section('Jobs', (job) => job.job_id, jobRow);
+
+function presetRow({ name, description, summary }) {
+  const link = h('a', { class: 'side-row', href: `#/clusters/deploy/${encodeURIComponent(name)}` },
+    h('span', { class: 'side-title mono clip' }, name),
+    h('span', { class: 'dim small clip-2' }, inOneLine(description, summary.region)));
+  return { element: h('li', {}, link), update: () => markCurrent(link) };
 }
 
-export class StackList extends Section {
-  constructor(onDestroy) {
-    super('Standing', 'Nothing: no live deploy has left a stack.', (stack) => `${stack.region}/${stack.stack_name}`, (first) => {
-      const title = h('span', { class: 'side-title mono clip', title: first.stack_name }, first.stack_name);
-      const about = h('span', { class: 'dim small' });
-      let stack = first;
-      const destroy = button('Destroy …', () => onDestroy(stack), { class: 'small danger-quiet', 'aria-label': `Destroy ${first.stack_name}` });
-      return {
-        element: h('li', { class: 'side-row' }, h('div', { class: 'row between nowrap' }, title, destroy), about),
-        update(now) {
-          stack = now;
-          setText(about, [now.region, now.preset, words(now.state) + (now.since ? ` since ${time(now.since)}` : ''), now.serves && `serves ${now.serves}`].filter(Boolean).join(' · '));
-        },
-      };
-    });
-  }
+function stackRow(first, onDestroy) {
+  const { stack_name: name } = first;
+  const about = h('span', { class: 'dim small' });
+  let stack = first;
+  const props = { class: 'small danger-quiet', 'aria-label': `Destroy ${name}` };
+  const destroy = button('Destroy …', () => onDestroy(stack), props);
+  const title = h('span', { class: 'side-title mono clip', title: name }, name);
+  const update = (now) => {
+    stack = now;
+    const state = words(now.state) + (now.since ? ` since ${time(now.since)}` : '');
+    setText(about, inOneLine(now.region, now.preset, state, now.serves && `serves ${now.serves}`));
+  };
+  const head = h('div', { class: 'row between nowrap' }, title, destroy);
+  return { element: h('li', { class: 'side-row' }, head, about), update };
 }
 
-export class JobList extends Section {
-  constructor() {
-    super('Jobs', 'No job has been submitted yet. Choose a preset and make a dry run: it makes nothing.', (job) => job.job_id, (first) => {
-      const state = badge('idle', '');
-      const about = h('span', { class: 'dim small clip' });
-      const title = `${words(first.action)} ${first.preset}`;
-      const bar = h('progress', { class: 'thin', 'aria-label': `Progress of ${title}` });
-      const link = h('a', { class: 'side-row', href: addressOf(first) }, h('span', { class: 'row between nowrap' }, h('span', { class: 'side-title clip' }, title), state), about, bar);
-      return {
-        element: h('li', {}, link),
-        update(job) {
-          setBadge(state, JOB_TONES[job.status] ?? 'idle', words(job.status));
-          setText(about, [job.dry_run ? 'dry run' : job.stack_name, job.phase && job.status === 'running' ? words(job.phase) : null, time(job.created_at)].filter(Boolean).join(' · '));
-          showProgress(bar, job);
-          markCurrent(link);
-        },
-      };
-    });
-  }
+function jobRow(first) {
+  const title = `${words(first.action)} ${first.preset}`;
+  const state = badge('idle', '');
+  const about = h('span', { class: 'dim small clip' });
+  const bar = h('progress', { class: 'thin', 'aria-label': `Progress of ${title}` });
+  const link = h('a', { class: 'side-row', href: addressOf(first) },
+    h('span', { class: 'row between nowrap' }, h('span', { class: 'side-title clip' }, title), state), about, bar);
+  const update = (job) => {
+    setBadge(state, JOB_TONES[job.status] ?? 'idle', words(job.status));
+    const phase = job.status === 'running' && job.phase && words(job.phase);
+    setText(about, inOneLine(job.dry_run ? 'dry run' : job.stack_name, phase, time(job.created_at)));
+    showProgress(bar, job);
+    markCurrent(link);
+  };
+  return { element: h('li', {}, link), update };
 }
+
+const inOneLine = (...parts) => parts.filter(Boolean).join(' · ');
 
 /** A bar while a job runs: how much is done where that is known, or only that it goes on. */
 export function showProgress(bar, { status, progress }) {

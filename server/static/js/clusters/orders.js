@@ -15,6 +15,10 @@ export async function cancel(jobId) {
   return (await post(`/api/hyperpod/jobs/${encodeURIComponent(jobId)}/cancel`, {})).job;
 }
 
+/** The overrides of an order or a job as entries of a list of facts. */
+export const overrideFacts = (overrides) =>
+  Object.entries(overrides ?? {}).map(([name, value]) => [name, String(value)]);
+
 export const addressOf = (job) => `#/clusters/jobs/${job.job_id}`;
 
 // crypto.randomUUID is there only in a secure context, which a server in one's own network may not be.

@@ -2,16 +2,19 @@
 
 import { h, setAttribute, setText } from '../dom.js';
 
-/** `rule`: {type, minimum, maximum, pattern, enum}. What is wrong with a text, as a sentence; empty where nothing is. */
-export function problemWith(rule, text) {
+/** What is wrong with a text, as a sentence; empty where nothing is. `rule`: {type, minimum, maximum, pattern, enum} */
+function problemWith(rule, text) {
   if (text === '') return '';
   if (rule.enum && !rule.enum.map(String).includes(text)) return `Expected one of ${rule.enum.join(', ')}.`;
-  if (rule.type === 'integer') {
-    if (!/^-?\d+$/.test(text)) return 'Expected a whole number.';
-    if (rule.minimum !== null && rule.minimum !== undefined && Number(text) < rule.minimum) return `Expected at least ${rule.minimum}.`;
-    if (rule.maximum !== null && rule.maximum !== undefined && Number(text) > rule.maximum) return `Expected at most ${rule.maximum}.`;
-  }
+  if (rule.type === 'integer') return problemWithNumber(rule, text);
   if (rule.pattern && !matches(rule.pattern, text)) return `Expected what matches ${rule.pattern}.`;
+  return '';
+}
+
+function problemWithNumber({ minimum, maximum }, text) {
+  if (!/^-?\d+$/.test(text)) return 'Expected a whole number.';
+  if (Number(text) < (minimum ?? -Infinity)) return `Expected at least ${minimum}.`;
+  if (Number(text) > (maximum ?? Infinity)) return `Expected at most ${maximum}.`;
   return '';
 }
 
@@ -19,7 +22,7 @@ function matches(pattern, text) {
   try {
     return new RegExp(`^(?:${pattern})$`, 'u').test(text);
   } catch {
-    return true; // Python knows patterns that a browser does not: then the server alone says
+    return true; // RE2 knows patterns that a browser does not: then the server alone says
   }
 }
 
@@ -47,7 +50,7 @@ export class OverrideFields {
   }
 
   get isRight() {
-    return this.#fields.every(({ rule, input }) => problemWith(rule, input.value.trim()) === '');
+    return this.#firstWrong === undefined;
   }
 
   /** Those that are filled in. */
@@ -64,7 +67,11 @@ export class OverrideFields {
   }
 
   focus() {
-    (this.#fields.find(({ rule, input }) => problemWith(rule, input.value.trim())) ?? this.#fields[0])?.input.focus();
+    (this.#firstWrong ?? this.#fields[0])?.input.focus();
+  }
+
+  get #firstWrong() {
+    return this.#fields.find(({ rule, input }) => problemWith(rule, input.value.trim()) !== '');
   }
 
   #field(name, rule) {
@@ -91,5 +98,6 @@ function inputOf(id, rule) {
     return h('select', props, asPreset, choices.map((choice) => h('option', { value: choice }, String(choice))));
   }
   const placeholder = rule.default || 'as the preset says';
-  return h('input', { ...props, type: 'text', placeholder, inputmode: rule.type === 'integer' ? 'numeric' : null, autocomplete: 'off', spellcheck: 'false' });
+  const inputmode = rule.type === 'integer' ? 'numeric' : null;
+  return h('input', { ...props, type: 'text', placeholder, inputmode, autocomplete: 'off', spellcheck: 'false' });
 }

@@ -2,7 +2,9 @@
 
 import { h } from '../dom.js';
 import { plural } from '../format.js';
-import { copyButton, facts } from '../ui.js';
+import { codeBlock, copyButton, facts } from '../ui.js';
+
+const WORDS = { deploy: 'Would be made', destroy: 'Would go' };
 
 /** `plan`: {config, diff, command, environment, names, unchecked}. */
 export function planView(plan, action) {
@@ -10,9 +12,9 @@ export function planView(plan, action) {
   return h('section', { class: 'card plan', 'aria-labelledby': 'plan-title' },
     h('h2', { id: 'plan-title' }, 'Plan'),
     uncheckedNote(unchecked),
-    names.length > 0 && part(action === 'destroy' ? `Would go (${names.length})` : `Would be made (${names.length})`, nameList(names), true),
+    names.length > 0 && part(`${WORDS[action]} (${names.length})`, nameList(names), true),
     diff.length > 0 && part('Change of the configuration', diffView(diff), true),
-    part('Command', h('div', { class: 'stack tight' }, h('pre', { class: 'code wrap', tabindex: 0, 'aria-label': 'Command' }, command), environmentFacts(environment)), false),
+    part('Command', commandView(command, environment), false),
     part('Configuration', configView(config), false));
 }
 
@@ -25,20 +27,24 @@ function part(title, content, open) {
 function uncheckedNote(unchecked) {
   if (unchecked.length === 0) return null;
   return h('div', { class: 'notice', data: { tone: 'warn' } },
-    h('p', {}, `Could not check ${plural(unchecked.length, 'thing')} here:`), h('ul', {}, unchecked.map((one) => h('li', {}, one))));
+    h('p', {}, `Could not check ${plural(unchecked.length, 'thing')} here:`),
+    h('ul', {}, unchecked.map((one) => h('li', {}, one))));
 }
 
 const KINDS = { '+': 'added', '-': 'gone' };
 
 function diffView(diff) {
-  return h('pre', { class: 'code diff', tabindex: 0, 'aria-label': 'Change of the configuration' }, diff.map((line) => h('span', { class: KINDS[line[0]] ?? 'same' }, line)));
+  const lines = diff.map((line) => h('span', { class: KINDS[line[0]] ?? 'same' }, line));
+  return codeBlock('Change of the configuration', lines, 'diff');
 }
 
-function environmentFacts(environment) {
-  return facts(Object.entries(environment).map(([name, value]) => [name, h('span', { class: 'mono' }, value)]));
+function commandView(command, environment) {
+  const variables = Object.entries(environment).map(([name, value]) => [name, h('span', { class: 'mono' }, value)]);
+  return h('div', { class: 'stack tight' }, codeBlock('Command', command, 'wrap'), facts(variables));
 }
 
 function configView(config) {
   const text = JSON.stringify(config, null, 2);
-  return h('div', { class: 'stack tight' }, h('pre', { class: 'code', tabindex: 0, 'aria-label': 'Configuration' }, text), h('div', {}, copyButton('Copy', () => text)));
+  return h('div', { class: 'stack tight' },
+    codeBlock('Configuration', text), h('div', {}, copyButton('Copy', () => text)));
 }

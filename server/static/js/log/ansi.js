@@ -4,14 +4,19 @@
 // when a line is written back. Colours beyond the sixteen become the nearest of them, so that a theme can keep every
 // one readable. Sequences that mean nothing in a line (cursor moves, titles, links) are left out.
 
-const TOKEN = /\x1b\[([0-9;:?<>=!]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?|[\r\b]|[^\x1b\r\b]+/g;
+const CONTROL_SEQUENCE = /\x1b\[([0-9;:?<>=!]*)[ -/]*([@-~])/;
+const STRING = /\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?/; // a title, a link
+const TOKEN = new RegExp(`${CONTROL_SEQUENCE.source}|${STRING.source}|\\x1b[ -/]*[0-~]?|[\r\b]|[^\x1b\r\b]+`, 'g');
+const SGR = /\x1b\[([0-9;:]*)m/g;
 const SPECIAL = /[\x00-\x08\x0b-\x1f\x7f]/;
 const CONTROL = /[\x00-\x08\x0b-\x1f\x7f]/g;
+const PRIVATE = /^[?<>=!]/; // a terminal's own settings
 const MOST_CELLS = 10_000; // of one line that are shown
 
 /** The runs [{text, style}] of a line that begins in `style`, and the style in which it ends. */
 export function parseLine(line, style = '') {
-  if (!SPECIAL.test(line)) return { runs: [{ text: shorten(line), style }], style };
+  if (!SPECIAL.test(line)) return { runs: [{ text: line.slice(0, MOST_CELLS), style }], style };
+  if (isOnlyColoured(line)) return parseColours(line, style);
   const cells = new Cells(style);
   for (const [token, parameters, final] of line.matchAll(TOKEN)) {
     if (final) cells.control(final, parameters);
@@ -22,10 +27,33 @@ export function parseLine(line, style = '') {
   return { runs: cells.runs(), style: cells.style };
 }
 
+/** The style in which a line ends that begins in `style`. */
+export function styleAfter(line, style) {
+  if (!line.includes('\x1b')) return style;
+  return Array.from(line.matchAll(SGR)).reduce((now, [, parameters]) => applySgr(now, parameters), style);
+}
+
 /** The text alone, as it is shown. */
 export function plainText(line) {
   if (!SPECIAL.test(line)) return line;
-  return parseLine(line).runs.map((run) => run.text).join('');
+  return isOnlyColoured(line) ? line.replace(SGR, '') : textOf(parseLine(line).runs);
+}
+
+const textOf = (runs) => runs.map((run) => run.text).join('');
+
+/** What most lines are that are not plain: many thousands of them are looked through while somebody types. */
+const isOnlyColoured = (line) => line.length <= MOST_CELLS && !SPECIAL.test(line.replace(SGR, ''));
+
+function parseColours(line, style) {
+  const runs = [];
+  let at = 0;
+  for (const { 0: sequence, 1: parameters, index } of line.matchAll(SGR)) {
+    if (index > at) runs.push({ text: line.slice(at, index), style });
+    style = applySgr(style, parameters);
+    at = index + sequence.length;
+  }
+  if (at < line.length) runs.push({ text: line.slice(at), style });
+  return { runs, style };
 }
 
 /** A line that shows the same as `line` does, without what it has overwritten. */
@@ -38,6 +66,10 @@ export function compact(line, style) {
 /** The class names of a style. */
 export const classesOf = (style) => style && style.split(';').map((code) => `sgr-${code}`).join(' ');
 
+/** The sign that stands for a control character. */
+const picture = (control) => String.fromCharCode(control === '\x7f' ? 0x2421 : 0x2400 + control.charCodeAt(0));
+
+/** A line as a terminal writes it: each character into its cell, over what stood there. */
 class Cells {
   at = 0;
   #characters = [];
@@ -48,8 +80,7 @@ class Cells {
   }
 
   write(text) {
-    const shown = text.replace(CONTROL, (control) => String.fromCharCode(control === '\x7f' ? 0x2421 : 0x2400 + control.charCodeAt(0)));
-    for (const character of shown) {
+    for (const character of text.replace(CONTROL, picture)) {
       if (this.at >= MOST_CELLS) return;
       while (this.#characters.length < this.at) this.#put(this.#characters.length, ' ', '');
       this.#put(this.at, character, this.style);
@@ -59,6 +90,7 @@ class Cells {
 
   control(final, parameters) {
     const first = Number.parseInt(parameters, 10) || 0;
+    if (PRIVATE.test(parameters)) return;
     if (final === 'm') this.style = applySgr(this.style, parameters);
     else if (final === 'K') this.#erase(first);
     else if (final === 'G') this.at = Math.min(Math.max(0, first - 1), MOST_CELLS);
@@ -99,6 +131,7 @@ const isText = (code) => (code >= 30 && code <= 37) || (code >= 90 && code <= 97
 const isGround = (code) => (code >= 40 && code <= 47) || (code >= 100 && code <= 107);
 
 function applySgr(style, parameters) {
+  if (parameters === '' || parameters === '0') return ''; // every other one
   let codes = style ? style.split(';').map(Number) : [];
   const given = parameters.split(/[;:]/).map((text) => Number(text) || 0);
   while (given.length > 0) {
@@ -106,8 +139,10 @@ function applySgr(style, parameters) {
     if (code === 0) codes = [];
     else if (ATTRIBUTES.includes(code)) codes = [...codes.filter((one) => one !== code), code];
     else if (ENDS[code]) codes = codes.filter((one) => !ENDS[code].includes(one));
-    else if (isText(code) || code === 39 || code === 38) codes = withColour(codes, isText, code === 38 ? extended(given, 0) : code);
-    else if (isGround(code) || code === 49 || code === 48) codes = withColour(codes, isGround, code === 48 ? extended(given, 10) : code);
+    else if (code === 38) codes = withColour(codes, isText, extended(given, 0));
+    else if (code === 48) codes = withColour(codes, isGround, extended(given, 10));
+    else if (isText(code) || code === 39) codes = withColour(codes, isText, code);
+    else if (isGround(code) || code === 49) codes = withColour(codes, isGround, code);
   }
   return codes.sort((one, other) => one - other).join(';');
 }
@@ -133,5 +168,3 @@ function nearest(red = 0, green = 0, blue = 0) {
   const hue = [red, green, blue].reduce((bits, part, at) => bits | (part > high / 2 ? 1 << at : 0), 0);
   return (high > 190 ? 90 : 30) + hue;
 }
-
-const shorten = (text) => (text.length > MOST_CELLS ? text.slice(0, MOST_CELLS) : text);

@@ -1,6 +1,6 @@
 // The lines of a log as they come: cut at \n, numbered from the log's beginning, the oldest dropped beyond a bound.
 
-import { compact, parseLine } from './ansi.js';
+import { compact, parseLine, styleAfter } from './ansi.js';
 
 const MOST_LINES = 200_000;
 const MOST_CHARACTERS = 50_000_000;
@@ -41,9 +41,7 @@ export class LogBuffer {
   }
 
   #extend(part) {
-    if (part === '') {
-      return;
-    }
+    if (part === '') return;
     if (!this.#open) this.#begin();
     const last = this.#lines.length - 1;
     let line = this.#lines[last] + part;
@@ -65,7 +63,7 @@ export class LogBuffer {
     const last = this.#lines.length - 1;
     const line = this.#lines[last];
     if (line.endsWith('\r')) this.#lines[last] = line.slice(0, -1);
-    if (line.includes('\x1b')) this.#style = parseLine(line, this.#style).style;
+    this.#style = styleAfter(line, this.#style);
     this.#open = false;
   }
 

@@ -1,5 +1,6 @@
 // Finding a text in a log, upper and lower case alike; what came since the last look is looked at then.
 
+import { count, plural } from '../format.js';
 import { plainText } from './ansi.js';
 
 export class Finder {
@@ -17,6 +18,14 @@ export class Finder {
     return this.#query;
   }
 
+  /** How many there are, in words, and which of them was gone to. */
+  get summary() {
+    if (!this.#query) return '';
+    if (this.matches.length === 0) return 'not found';
+    const at = this.current === null ? '' : `${count(this.matches.indexOf(this.current) + 1)} of `;
+    return at + plural(this.matches.length, 'line');
+  }
+
   find(query) {
     this.#query = query.toLowerCase();
     this.matches = [];
@@ -29,8 +38,8 @@ export class Finder {
   update() {
     if (!this.#query) return;
     const { dropped, end } = this.#buffer;
-    while (this.matches[0] <= dropped) this.matches.shift();
-    while (this.matches.at(-1) >= this.#next) this.matches.pop();
+    if (this.matches[0] <= dropped) this.matches = this.matches.filter((number) => number > dropped);
+    if (this.matches.at(-1) >= this.#next) this.matches.pop();
     for (let number = Math.max(this.#next, dropped + 1); number <= end; number += 1) {
       if (plainText(this.#buffer.line(number)).toLowerCase().includes(this.#query)) this.matches.push(number);
     }
@@ -41,8 +50,9 @@ export class Finder {
   step(direction, here) {
     if (this.matches.length === 0) return null;
     const from = this.current ?? here - direction;
-    const next = direction > 0 ? this.matches.find((number) => number > from) : this.matches.findLast((number) => number < from);
-    this.current = next ?? this.matches.at(direction > 0 ? 0 : -1);
+    const isDown = direction > 0;
+    const next = isDown ? this.matches.find((one) => one > from) : this.matches.findLast((one) => one < from);
+    this.current = next ?? this.matches.at(isDown ? 0 : -1);
     return this.current;
   }
 
@@ -55,7 +65,8 @@ export class Finder {
     for (const { text, style } of runs) {
       const cuts = edges.filter((edge) => edge > at && edge < at + text.length);
       for (const [from, to] of pairs([at, ...cuts, at + text.length])) {
-        parts.push({ text: text.slice(from - at, to - at), style, isMatch: edges.filter((edge) => edge <= from).length % 2 === 1 });
+        const isMatch = edges.filter((edge) => edge <= from).length % 2 === 1;
+        parts.push({ text: text.slice(from - at, to - at), style, isMatch });
       }
       at += text.length;
     }

@@ -1,6 +1,6 @@
 // The window onto a log: of all its lines, only those that are seen are in the page.
 
-import { h, setAttribute } from '../dom.js';
+import { h, KeyedList, setAttribute } from '../dom.js';
 import { onNextFrame } from '../frames.js';
 import { classesOf } from './ansi.js';
 
@@ -14,9 +14,11 @@ export class LogRows extends EventTarget {
   #buffer;
   #finder;
   #linkTo;
-  #rows = new Map(); // by line number
-  #spare = [];
+  #sizer = h('div', { class: 'log-sizer' });
+  #list = new KeyedList(this.#sizer, (number) => number, (number) => this.#row(number));
+  #marks = 0; // how often what is marked in the rows has changed
   #dropped = 0;
+  #resized = new ResizeObserver(() => this.update());
   #draw = () => this.#show();
 
   constructor(buffer, finder, linkTo) {
@@ -24,17 +26,11 @@ export class LogRows extends EventTarget {
     this.#buffer = buffer;
     this.#finder = finder;
     this.#linkTo = linkTo;
-    this.sizer = h('div', { class: 'log-sizer' });
-    this.element = h('div', { class: 'log-rows', tabindex: 0, role: 'region', 'aria-label': 'Lines of the log' }, this.sizer);
-    this.element.addEventListener('scroll', () => {
-      this.follow(this.#isAtEnd());
-      this.update();
-    }, { passive: true });
-    this.#resized = new ResizeObserver(() => this.update());
+    const props = { class: 'log-rows', tabindex: 0, role: 'region', 'aria-label': 'Lines of the log' };
+    this.element = h('div', props, this.#sizer);
+    this.element.addEventListener('scroll', () => this.#scrolled(), { passive: true });
     this.#resized.observe(this.element);
   }
-
-  #resized;
 
   /** Draws what has changed, at the next frame. */
   update() {
@@ -43,7 +39,7 @@ export class LogRows extends EventTarget {
 
   /** Draws every row anew: what is marked in them has changed. */
   redraw() {
-    for (const row of this.#rows.values()) row.line = null;
+    this.#marks += 1;
     this.update();
   }
 
@@ -71,13 +67,18 @@ export class LogRows extends EventTarget {
     this.#resized.disconnect();
   }
 
-  #isAtEnd() {
+  #scrolled() {
     const { scrollTop, clientHeight } = this.element;
-    return scrollTop + clientHeight >= (this.#buffer.end - this.#buffer.dropped) * ROW - 2 * ROW;
+    this.follow(scrollTop + clientHeight >= this.#height - 2 * ROW);
+    this.update();
+  }
+
+  get #height() {
+    return (this.#buffer.end - this.#buffer.dropped) * ROW;
   }
 
   #size() {
-    this.sizer.style.height = `${(this.#buffer.end - this.#buffer.dropped) * ROW}px`;
+    this.#sizer.style.height = `${this.#height}px`;
   }
 
   #show() {
@@ -85,14 +86,7 @@ export class LogRows extends EventTarget {
     this.#keepPlace();
     const from = Math.max(this.#buffer.dropped + 1, this.first - MARGIN);
     const to = Math.min(this.#buffer.end, this.first + Math.ceil(this.element.clientHeight / ROW) + MARGIN);
-    for (const [number, row] of this.#rows) {
-      if (number < from || number > to) {
-        row.element.remove();
-        this.#rows.delete(number);
-        if (this.#spare.length < 4 * MARGIN) this.#spare.push(row);
-      }
-    }
-    for (let number = from; number <= to; number += 1) this.#showRow(number);
+    this.#list.show(Array.from({ length: Math.max(0, to - from + 1) }, (_, at) => from + at));
   }
 
   /** Lines that are dropped at the top must not move those that are read. */
@@ -103,23 +97,28 @@ export class LogRows extends EventTarget {
     else if (gone > 0) this.element.scrollTop -= gone * ROW;
   }
 
-  #showRow(number) {
-    let row = this.#rows.get(number);
-    if (!row) {
-      row = this.#spare.pop() ?? makeRow();
-      row.line = null;
-      this.#rows.set(number, row);
-      this.sizer.append(row.element);
-    }
-    row.element.style.transform = `translateY(${(number - 1 - this.#buffer.dropped) * ROW}px)`;
-    setAttribute(row.element, 'data-at', number === this.target ? 'target' : number === this.#finder.current ? 'found' : null);
-    const line = this.#buffer.line(number);
-    if (row.line === line && row.number === number) return;
-    Object.assign(row, { line, number });
-    row.link.textContent = number;
-    row.link.href = this.#linkTo(number);
-    row.link.setAttribute('aria-label', `Link to line ${number}`);
-    row.text.replaceChildren(...this.#spans(number));
+  #row(number) {
+    // Not in the order of the Tab key: forty links between two buttons help nobody; "Go to line" makes the same link.
+    const says = { 'aria-label': `Link to line ${number}`, tabindex: -1 };
+    const link = h('a', { class: 'log-number', href: this.#linkTo(number), ...says }, number);
+    const text = h('span', { class: 'log-text' });
+    const element = h('div', { class: 'log-row' }, link, text);
+    let drawn = null;
+    let marks = 0;
+    const update = () => {
+      element.style.transform = `translateY(${(number - 1 - this.#buffer.dropped) * ROW}px)`;
+      setAttribute(element, 'data-at', this.#markOf(number));
+      const line = this.#buffer.line(number);
+      if (line === drawn && marks === this.#marks) return;
+      [drawn, marks] = [line, this.#marks];
+      text.replaceChildren(...this.#spans(number));
+    };
+    return { element, update };
+  }
+
+  #markOf(number) {
+    if (number === this.target) return 'target';
+    return number === this.#finder.current ? 'found' : null;
   }
 
   #spans(number) {
@@ -128,11 +127,4 @@ export class LogRows extends EventTarget {
       return h(isMatch ? 'mark' : 'span', { class: classesOf(style) || null }, text);
     });
   }
-}
-
-function makeRow() {
-  // Not in the order of the Tab key: forty links between two buttons help nobody; "Go to line" makes the same link.
-  const link = h('a', { class: 'log-number', tabindex: -1 });
-  const text = h('span', { class: 'log-text' });
-  return { element: h('div', { class: 'log-row' }, link, text), link, text, line: null, number: 0 };
 }

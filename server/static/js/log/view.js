@@ -1,15 +1,24 @@
 // A job's log: followed live, paused, searched, linked to by line, saved.
 
+import { announce } from '../announcer.js';
 import { download } from '../api.js';
 import { h, setText } from '../dom.js';
 import { onNextFrame } from '../frames.js';
 import { count, plural } from '../format.js';
-import { announce, button, iconButton } from '../ui.js';
+import { badge, button, iconButton, setBadge } from '../ui.js';
 import { LogBuffer } from './buffer.js';
 import { Finder } from './finder.js';
 import { LogRows } from './rows.js';
 
-const STATES = { loading: 'Loading …', live: 'Live', ended: 'Complete', failed: 'Not available' };
+const STATES = {
+  loading: ['busy', 'Loading …'],
+  live: ['busy', 'Live'],
+  ended: ['idle', 'Complete'],
+  failed: ['bad', 'Not available'],
+};
+const FIND = { type: 'search', id: 'log-find', placeholder: 'Find', 'aria-label': 'Find in the log' };
+const LINE = { type: 'text', id: 'log-line', placeholder: 'Line', 'aria-label': 'Go to line', inputmode: 'numeric' };
+const TYPED = { spellcheck: 'false', autocomplete: 'off' };
 
 export class LogView {
   #buffer = new LogBuffer();
@@ -21,15 +30,27 @@ export class LogView {
   #rows;
   #wanted = null; // a line that the address names and that has not come yet
   #draw = () => this.#show();
+  #message = h('p', { class: 'problem', role: 'alert' });
+  #badge = badge('busy', '');
+  #lines = h('span', { class: 'dim small' });
+  #found = h('span', { class: 'dim small found' });
+  #find = h('input', { ...FIND, ...TYPED });
+  #line = h('input', { ...LINE, ...TYPED });
+  #follow = button('Follow', () => this.#rows.follow(!this.#rows.following), { class: 'small' });
 
   /** `onJob` is told the job when its log has ended. */
   constructor(connection, jobId, onJob) {
     this.#jobId = jobId;
-    this.#rows = new LogRows(this.#buffer, this.#finder, (number) => `#/clusters/jobs/${jobId}/L${number}`);
+    this.#rows = new LogRows(this.#buffer, this.#finder, (number) => this.#addressOf(number));
     this.#rows.addEventListener('follow', this.#draw);
-    this.element = h('section', { class: 'log', 'aria-label': 'Log' }, this.#toolbar(), this.message, this.#rows.element);
-    this.element.addEventListener('keydown', (event) => this.#onKey(event));
-    this.#talk = connection.talk(this.#tail(), { onMessage: (message) => this.#take(message, onJob), resume: () => this.#tail() });
+    this.#find.addEventListener('input', () => this.#search());
+    this.#line.addEventListener('change', () => this.#goToTyped());
+    this.element = h('section', { class: 'log', 'aria-label': 'Log', on: { keydown: (event) => this.#onKey(event) } },
+      this.#bar(), this.#message, this.#rows.element);
+    this.#talk = connection.talk(this.#tail(), {
+      onMessage: (message) => this.#take(message, onJob),
+      resume: () => this.#tail(),
+    });
     this.#show();
   }
 
@@ -48,6 +69,10 @@ export class LogView {
     this.#rows.drop();
   }
 
+  #addressOf(number) {
+    return `#/clusters/jobs/${this.#jobId}/L${number}`;
+  }
+
   #tail() {
     return { op: 'tail', job_id: this.#jobId, from: this.#position };
   }
@@ -55,11 +80,7 @@ export class LogView {
   #take(message, onJob) {
     switch (message.type) {
       case 'log':
-        this.#position = message.next_offset;
-        this.#state = 'live';
-        this.#buffer.append(message.text);
-        this.#seek();
-        this.#rows.update();
+        this.#append(message);
         break;
       case 'job': {
         const { id, type, ...job } = message;
@@ -67,99 +88,110 @@ export class LogView {
         break;
       }
       case 'complete':
-        this.#state = 'ended';
+        this.#end();
         break;
       case 'error':
-        if (message.code === 'slow_reader') this.#talk.goOn();
-        else this.#fail(message.error);
+        this.#takeError(message);
         break;
     }
     onNextFrame(this.#draw);
   }
 
-  #fail(why) {
+  #append({ next_offset: next, text }) {
+    this.#position = next;
+    this.#state = 'live';
+    this.#buffer.append(text);
+    this.#seek();
+    this.#rows.update();
+  }
+
+  #end() {
+    this.#state = 'ended';
+    this.#seek();
+  }
+
+  #takeError({ code, error }) {
+    if (code === 'slow_reader') return this.#talk.goOn();
     this.#state = 'failed';
-    setText(this.message, why);
-    this.message.hidden = false;
+    return this.#say(error);
+  }
+
+  #say(problem) {
+    setText(this.#message, problem);
   }
 
   #seek() {
-    if (this.#wanted === null || this.#buffer.end < this.#wanted) return;
-    this.#rows.goTo(this.#wanted);
-    this.#wanted = null;
+    if (this.#wanted === null) return;
+    if (this.#wanted <= this.#buffer.end) {
+      this.#rows.goTo(this.#wanted);
+      this.#wanted = null;
+    } else if (this.#state === 'ended') {
+      this.#say(`There is no line ${this.#wanted}.`);
+    }
   }
 
-  #toolbar() {
-    this.message = h('p', { class: 'problem', role: 'alert', hidden: true });
-    this.status = h('span', { class: 'badge' });
-    this.lines = h('span', { class: 'dim small' });
-    this.followButton = button('Follow', () => this.#rows.follow(!this.#rows.following), { class: 'small' });
-    this.find = h('input', { type: 'search', id: 'log-find', placeholder: 'Find', 'aria-label': 'Find in the log', spellcheck: 'false', autocomplete: 'off', on: { input: () => this.#search() } });
-    this.found = h('span', { class: 'dim small found', role: 'status' });
-    this.goToLine = h('input', { type: 'text', inputmode: 'numeric', id: 'log-line', placeholder: 'Line', 'aria-label': 'Go to line', autocomplete: 'off', on: { change: () => this.#goToTyped() } });
+  #bar() {
+    const steps = [
+      iconButton('Previous match', 'up', () => this.#step(-1)),
+      iconButton('Next match', 'down', () => this.#step(1)),
+    ];
     return h('div', { class: 'log-bar' },
-      h('h2', {}, 'Log'), this.status, this.lines,
+      h('h2', {}, 'Log'), this.#badge, this.#lines,
       h('div', { class: 'log-tools' },
-        h('div', { class: 'log-find' }, h('span', { class: 'log-find-box' }, this.find, this.found), iconButton('Previous match', 'up', () => this.#step(-1)), iconButton('Next match', 'down', () => this.#step(1))),
-        this.goToLine, this.followButton, iconButton('Save the log', 'download', () => this.#save())));
+        h('div', { class: 'log-find' }, h('span', { class: 'log-find-box' }, this.#find, this.#found), steps),
+        h('div', { class: 'log-go' },
+          this.#line, this.#follow, iconButton('Save the log', 'download', () => this.#save()))));
   }
 
   #show() {
-    const tone = { loading: 'busy', live: 'busy', ended: 'idle', failed: 'bad' }[this.#state];
-    this.status.dataset.tone = tone;
-    setText(this.status, STATES[this.#state]);
+    setBadge(this.#badge, ...STATES[this.#state]);
     const { end, dropped } = this.#buffer;
-    setText(this.lines, plural(end, 'line') + (dropped > 0 ? `; the first ${count(dropped)} only in the saved log` : ''));
-    this.followButton.classList.toggle('paused', !this.#rows.following);
-    setText(this.followButton.lastChild, this.#rows.following ? 'Pause' : 'Follow');
+    const missing = dropped > 0 ? `; the first ${count(dropped)} only in the saved log` : '';
+    setText(this.#lines, plural(end, 'line') + missing);
+    this.#follow.classList.toggle('paused', !this.#rows.following);
+    setText(this.#follow.lastChild, this.#rows.following ? 'Pause' : 'Follow');
     this.#finder.update();
-    this.#showFound();
-  }
-
-  #showFound() {
-    const { query, matches, current } = this.#finder;
-    const at = current === null ? '' : `${count(matches.indexOf(current) + 1)} of `;
-    setText(this.found, query && (matches.length > 0 ? at + plural(matches.length, 'line') : 'not found'));
+    setText(this.#found, this.#finder.summary);
   }
 
   #search() {
-    this.#finder.find(this.find.value);
+    this.#finder.find(this.#find.value);
     this.#rows.redraw();
     this.#step(1);
   }
 
   #step(direction) {
     const number = this.#finder.step(direction, this.#rows.first);
-    this.#showFound();
+    setText(this.#found, this.#finder.summary);
+    if (this.#finder.query) announce(`${this.#finder.summary}.`);
     if (number !== null) this.#rows.goTo(number);
   }
 
   #onKey(event) {
-    if (event.target === this.find && event.key === 'Enter') {
+    if (event.target === this.#find && event.key === 'Enter') {
       event.preventDefault();
       this.#step(event.shiftKey ? -1 : 1);
     } else if (event.key === '/' && !(event.target instanceof HTMLInputElement)) {
       event.preventDefault();
-      this.find.focus();
+      this.#find.focus();
     }
   }
 
   #goToTyped() {
-    const number = Number.parseInt(this.goToLine.value, 10);
-    if (!(number > this.#buffer.dropped && number <= this.#buffer.end)) {
-      announce(`There is no line ${this.goToLine.value}.`);
-      return;
-    }
-    location.hash = `#/clusters/jobs/${this.#jobId}/L${number}`;
+    const number = Number.parseInt(this.#line.value, 10);
+    const isHere = number > this.#buffer.dropped && number <= this.#buffer.end;
+    this.#say(isHere || this.#line.value === '' ? '' : `There is no line ${this.#line.value}.`);
+    if (isHere) location.hash = this.#addressOf(number);
   }
 
   async #save() {
     try {
-      const url = URL.createObjectURL(await download(`/api/hyperpod/jobs/${encodeURIComponent(this.#jobId)}/logs`, 'text/plain'));
+      const log = await download(`/api/hyperpod/jobs/${encodeURIComponent(this.#jobId)}/logs`, 'text/plain');
+      const url = URL.createObjectURL(log);
       h('a', { href: url, download: `${this.#jobId}.log` }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
     } catch (error) {
-      this.#fail(error.message);
+      this.#say(error.message);
     }
   }
 }

@@ -1,13 +1,13 @@
 // One model: who provides it, what it can do, whether it can answer, its limits, and how its last answers went.
 
 import { h, replace, setText } from '../dom.js';
-import { bytes, count, duration, pixels, words } from '../format.js';
+import { bytes, count, pixels, words } from '../format.js';
 import { badge, facts, setBadge } from '../ui.js';
-import { latencyPlot, medianOf } from './plot.js';
+import { latencyPlot } from './plot.js';
 import { TONES } from './state.js';
 
 const BREAKER_TONES = { closed: 'ok', half_open: 'warn', open: 'bad' };
-const BREAKER_WORDS = { closed: 'Closed', half_open: 'Half open: one call tries it', open: 'Open: not asked for a while' };
+const BREAKER_WORDS = { half_open: 'Half open: one call tries it', open: 'Open: not asked for a while' };
 const DEPLOYMENT_TONES = { deployed: 'ok', in_progress: 'busy', failed: 'bad', deleting: 'warn' };
 
 /** A card for KeyedList. `update({model, deployment})`. */
@@ -41,24 +41,13 @@ function draw({ model, deployment }, parts) {
   replace(parts.abilities, able.map(([name]) => h('li', {}, name)));
   parts.reason.hidden = !model.reason;
   setText(parts.reason, model.reason ?? '');
-  drawRecent(model.recent ?? [], parts.plot);
-  replace(parts.details, facts([
-    ['Breaker', badge(BREAKER_TONES[model.breaker] ?? 'idle', BREAKER_WORDS[model.breaker] ?? words(model.breaker ?? 'unknown'))],
-    ...deploymentFacts(deployment),
-    ...limitFacts(model),
-  ]));
+  replace(parts.plot, latencyPlot(model.recent));
+  replace(parts.details, facts([...breakerFacts(model), ...deploymentFacts(deployment), ...limitFacts(model)]));
 }
 
-function drawRecent(recent, box) {
-  const first = medianOf(recent, 'time_to_first_token_ms');
-  const whole = medianOf(recent, 'duration_ms');
-  const failed = recent.filter((one) => !one.ok).length;
-  const says = [
-    recent.length === 0 && 'No answers yet',
-    whole !== null && `Median: first token ${duration(first)}, whole ${duration(whole)}`,
-    failed > 0 && `${count(failed)} of ${count(recent.length)} failed`,
-  ].filter(Boolean).join(' · ');
-  replace(box, latencyPlot(recent), h('p', { class: 'dim small' }, says));
+function breakerFacts({ breaker }) {
+  const state = breaker ?? 'unknown';
+  return [['Breaker', badge(BREAKER_TONES[state] ?? 'idle', BREAKER_WORDS[state] ?? words(state))]];
 }
 
 function deploymentFacts(deployment) {
@@ -77,7 +66,9 @@ function limitFacts({ limits, capabilities }) {
   return [
     ['Tokens', `at most ${count(limits.max_tokens)}`],
     ['Temperature', `up to ${limits.temperature}`],
-    ['Pictures', sees && limits.frames > 0 ? `${limits.frames} of ${bytes(limits.frame_bytes)}, ${pixels(limits.frame_pixels)}` : null],
+    ['Pictures', sees && limits.frames > 0 ? pictures(limits) : null],
     ['Video', capabilities?.video ? `up to ${bytes(limits.video_bytes)} as it came` : null],
   ];
 }
+
+const pictures = ({ frames, frame_bytes: size, frame_pixels: area }) => `${frames} of ${bytes(size)}, ${pixels(area)}`;

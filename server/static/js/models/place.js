@@ -1,15 +1,17 @@
 // The models and the presets: what there is, how it does, and what changes as files are saved.
 
+import { oneAtATime } from '../again.js';
 import { get } from '../api.js';
-import { h, KeyedList, replace } from '../dom.js';
+import { h, KeyedList, replace, setText } from '../dom.js';
 import { onNextFrame } from '../frames.js';
 import { plural } from '../format.js';
-import { emptyState, failedState, loadingState } from '../ui.js';
+import { button, emptyState, failedState, loadingState } from '../ui.js';
 import { modelCard } from './card.js';
 import { inOrder } from './state.js';
 import { Presets } from './presets.js';
 
 const LOOK_MS = 4_000; // the feed tells what changes in a model's state; how its last answers went is looked at
+const NO_MODELS = 'Save a preset as presets/models/NAME.yaml, and its model appears here within a second.';
 
 export function createModels(feed) {
   const models = new Models(feed);
@@ -25,16 +27,22 @@ class Models {
   #state = h('div', {}, loadingState('Loading the models …'));
   #grid = h('div', { class: 'cards' });
   #list = new KeyedList(this.#grid, (entry) => entry.model.name, modelCard);
-  #draw = () => this.#show();
+  #presets;
+  #look = oneAtATime(() => this.#fetchModels());
+  #rejected = button('', () => this.#presets.reveal(), { class: 'small danger-quiet', hidden: true });
 
   constructor(feed) {
     this.#feed = feed;
+    this.#presets = new Presets(feed);
     this.element = h('div', { class: 'models-place' },
       h('h1', { class: 'visually-hidden' }, 'Models'),
       h('section', { 'aria-labelledby': 'models-title' },
-        h('div', { class: 'section-head' }, h('h2', { id: 'models-title' }, 'Models'), this.#summary), this.#state, this.#grid),
-      new Presets(feed).element);
-    feed.addEventListener('models', () => onNextFrame(this.#draw));
+        h('div', { class: 'section-head' }, h('h2', { id: 'models-title' }, 'Models'), this.#summary, this.#rejected),
+        this.#state, this.#grid),
+      this.#presets.element);
+    const draw = () => this.#show();
+    feed.addEventListener('models', () => onNextFrame(draw));
+    feed.addEventListener('presets', () => onNextFrame(draw));
   }
 
   show() {
@@ -49,7 +57,7 @@ class Models {
     this.#timer = 0;
   }
 
-  async #look() {
+  async #fetchModels() {
     try {
       this.#latest = new Map((await get('/api/models')).models.map((model) => [model.name, model]));
       this.#show();
@@ -75,8 +83,11 @@ class Models {
       deployment: this.#deployments.get(model.name),
     }));
     const able = entries.filter(({ model }) => model.availability === 'available').length;
-    replace(this.#summary, `${plural(entries.length, 'model')}, ${able} can answer now`);
-    replace(this.#state, entries.length === 0 && emptyState('No models yet', 'Save a preset as presets/models/NAME.yaml, and its model appears here within a second.'));
+    setText(this.#summary, `${plural(entries.length, 'model')}, ${able} can answer now`);
+    replace(this.#state, entries.length === 0 && emptyState('No models yet', NO_MODELS));
     this.#list.show(entries);
+    const { rejected } = this.#presets;
+    this.#rejected.hidden = rejected === 0;
+    setText(this.#rejected, `${plural(rejected, 'preset')} rejected`);
   }
 }

@@ -5,4 +5,5 @@ export const TONES = { available: 'ok', unavailable: 'bad', not_deployed: 'idle'
 const rank = (model) => (model.availability === 'available' ? 0 : 1);
 
 /** Those that can answer first, then by name. */
-export const inOrder = (models) => [...models].sort((one, other) => rank(one) - rank(other) || one.name.localeCompare(other.name));
+export const inOrder = (models) =>
+  [...models].sort((one, other) => rank(one) - rank(other) || one.name.localeCompare(other.name));

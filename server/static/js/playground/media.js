@@ -1,24 +1,28 @@
 // Pictures and videos that go with a prompt: taken by picking, dropping and pasting, told apart, shown, given away.
 
+import { announce } from '../announcer.js';
 import { h, KeyedList, setText } from '../dom.js';
 import { bytes } from '../format.js';
 import { icon } from '../icons.js';
-import { announce, iconButton } from '../ui.js';
+import { iconButton } from '../ui.js';
 
 const PICTURES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp'];
+const ACCEPTED = [...PICTURES, 'video/*'].join();
 
 /** The pictures, or the one video, of the next request. `zone` is where they may be dropped and pasted. */
 export class Media {
   #items = []; // {file, url}
   #strip = h('ul', { class: 'media-strip', 'aria-label': 'Pictures and video' });
   #problem = h('p', { class: 'problem', role: 'alert' });
-  #input = h('input', { type: 'file', id: 'media-input', class: 'visually-hidden', multiple: true, accept: 'image/png,image/jpeg,image/gif,image/webp,video/*' });
+  #input = h('input', { type: 'file', id: 'media-input', class: 'visually-hidden', multiple: true, accept: ACCEPTED });
   #list = new KeyedList(this.#strip, (item) => item.url, (item) => this.#thumbnail(item));
 
   constructor(zone) {
     this.#strip.hidden = true;
     this.element = h('div', { class: 'stack tight' }, this.#strip, this.#problem);
-    this.picker = h('span', { class: 'picker' }, this.#input, h('label', { for: 'media-input', class: 'button quiet' }, icon('image'), h('span', {}, 'Picture or video')));
+    const label = h('span', {}, 'Picture or video');
+    this.picker = h('span', { class: 'picker' }, this.#input,
+      h('label', { for: 'media-input', class: 'button quiet' }, icon('image'), label));
     this.#input.addEventListener('change', () => {
       this.add([...this.#input.files]);
       this.#input.value = '';
@@ -51,18 +55,15 @@ export class Media {
     const refused = files.filter((file) => !isVideo(file) && !PICTURES.includes(file.type));
     const taken = files.filter((file) => !refused.includes(file));
     const all = [...this.#items.map((item) => item.file), ...taken];
-    if (refused.length > 0) return this.#refuse(`${refused[0].name || 'That'} is no PNG, JPEG, GIF, WebP or video.`);
-    if (all.some(isVideo) && all.length > 1) return this.#refuse('One video, or pictures: not both, and not two videos.');
-    this.#items.push(...taken.map((file) => ({ file, url: URL.createObjectURL(file) })));
-    this.#draw();
-    announce(`${taken.map((file) => file.name).join(', ')} added.`);
-    return undefined;
+    if (refused.length > 0) this.#refuse(`${refused[0].name || 'That'} is no PNG, JPEG, GIF, WebP or video.`);
+    else if (all.some(isVideo) && all.length > 1) this.#refuse('One video, or pictures: not both, and not two videos.');
+    else this.#take(taken);
   }
 
-  clear() {
-    for (const item of this.#items) URL.revokeObjectURL(item.url);
-    this.#items = [];
+  #take(files) {
+    this.#items.push(...files.map((file) => ({ file, url: URL.createObjectURL(file) })));
     this.#draw();
+    announce(`${files.map((file) => file.name).join(', ')} added.`);
   }
 
   #refuse(why) {
@@ -70,22 +71,25 @@ export class Media {
   }
 
   #draw() {
-    setText(this.#problem, '');
+    this.#refuse('');
     this.#strip.hidden = this.isEmpty;
     this.#list.show(this.#items);
   }
 
   #thumbnail(item) {
     const { file, url } = item;
-    const picture = isVideo(file) ? h('span', { class: 'thumb film' }, icon('film')) : h('img', { class: 'thumb', src: url, alt: '' });
+    const picture = isVideo(file)
+      ? h('span', { class: 'thumb film' }, icon('film'))
+      : h('img', { class: 'thumb', src: url, alt: '' });
+    const name = h('span', { class: 'media-name' },
+      h('span', { class: 'clip' }, file.name), h('span', { class: 'dim' }, bytes(file.size)));
     const remove = iconButton(`Remove ${file.name}`, 'close', () => {
       URL.revokeObjectURL(url);
       this.#items = this.#items.filter((one) => one !== item);
       this.#draw();
       this.#input.focus();
     });
-    const element = h('li', {}, picture, h('span', { class: 'media-name' }, h('span', { class: 'clip' }, file.name), h('span', { class: 'dim' }, bytes(file.size))), remove);
-    return { element, update() {} };
+    return { element: h('li', {}, picture, name, remove) };
   }
 
   #acceptDrops(zone) {

@@ -1,8 +1,8 @@
 // Which models are asked: a box for each, in the order of their names, with what it can do and whether it can answer.
 
+import { announce } from '../announcer.js';
 import { h, KeyedList, setText } from '../dom.js';
 import { inOrder, TONES } from '../models/state.js';
-import { announce } from '../ui.js';
 
 const KEPT_AS = 'forgeline.models';
 const MOST = 16;
@@ -61,11 +61,13 @@ export class ModelChoice {
   }
 
   #box({ name }) {
-    const box = h('input', { type: 'checkbox', name: 'model', value: name, on: { change: () => this.#toggle(name, box) } });
+    const toggle = { change: () => this.#toggle(name, box) };
+    const box = h('input', { type: 'checkbox', name: 'model', value: name, on: toggle });
     const dot = h('span', { class: 'dot', 'aria-hidden': 'true' });
     const state = h('span', { class: 'visually-hidden' });
     const provider = h('span', { class: 'dim small clip' });
-    const element = h('label', { class: 'model-box' }, box, h('span', { class: 'model-box-name' }, h('span', { class: 'clip' }, name), provider), dot, state);
+    const names = h('span', { class: 'model-box-name' }, h('span', { class: 'clip' }, name), provider);
+    const element = h('label', { class: 'model-box' }, box, names, dot, state);
     return {
       element,
       update: (model) => {

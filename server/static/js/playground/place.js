@@ -1,7 +1,6 @@
 // The playground: a prompt with pictures goes to one model or several, and the answers come side by side.
 
 import { h, KeyedList, setText } from '../dom.js';
-import { onNextFrame } from '../frames.js';
 import { plural, time } from '../format.js';
 import { button } from '../ui.js';
 import { History } from './history.js';
@@ -20,7 +19,7 @@ class Playground {
   #connection;
   #models;
   #media;
-  #prompt = h('textarea', { id: 'prompt', rows: 5, placeholder: 'Ask something, or drop a picture here', on: { keydown: (event) => this.#onKey(event) } });
+  #prompt = h('textarea', { id: 'prompt', rows: 5, placeholder: 'Ask something, or drop a picture here' });
   #problem = h('p', { class: 'problem', role: 'alert' });
   #settings = new Settings();
   #history = new History();
@@ -29,16 +28,26 @@ class Playground {
   constructor(connection, feed) {
     this.#connection = connection;
     this.#models = new ModelChoice(feed);
-    const zone = h('div', { class: 'composer-zone' });
-    this.#media = new Media(zone);
-    const send = button('Send', () => this.#send(), { art: 'send', kind: 'primary', id: 'send', 'aria-keyshortcuts': 'Control+Enter' });
-    zone.append(h('label', { for: 'prompt', class: 'visually-hidden' }, 'Prompt'), this.#prompt, this.#media.element,
-      h('div', { class: 'row between' }, this.#media.picker, h('span', { class: 'row' }, h('kbd', { class: 'dim wide-only' }, 'Ctrl Enter'), send)));
-    const composer = h('section', { class: 'composer', 'aria-label': 'Request' }, zone, this.#problem, this.#models.element,
-      h('div', {}, this.#settings.element, this.#lastRuns()));
-    this.element = h('div', { class: 'playground' }, h('h1', { class: 'visually-hidden' }, 'Playground'), composer, this.#view.element);
+    const composer = h('section', { class: 'composer', 'aria-label': 'Request' },
+      this.#zone(), this.#problem, this.#models.element, h('div', {}, this.#settings.element, this.#lastRuns()));
+    const title = h('h1', { class: 'visually-hidden' }, 'Playground');
+    this.element = h('div', { class: 'playground' }, title, composer, this.#view.element);
+    this.#prompt.addEventListener('keydown', (event) => this.#onKey(event));
     const newest = this.#history.runs[0];
     if (newest) this.#view.show(newest);
+  }
+
+  /** Where a request is written, and pictures are dropped. */
+  #zone() {
+    const zone = h('div', { class: 'composer-zone' });
+    this.#media = new Media(zone);
+    const keys = { art: 'send', kind: 'primary', 'aria-keyshortcuts': 'Control+Enter' };
+    const send = button('Send', () => this.#send(), keys);
+    zone.append(
+      h('label', { for: 'prompt', class: 'visually-hidden' }, 'Prompt'), this.#prompt, this.#media.element,
+      h('div', { class: 'row between' }, this.#media.picker,
+        h('span', { class: 'row' }, h('kbd', { class: 'dim wide-only' }, 'Ctrl Enter'), send)));
+    return zone;
   }
 
   async #send() {
@@ -50,14 +59,17 @@ class Playground {
       const { frames, mediaType, names } = await this.#media.read();
       const media = frames.length > 0 ? { frames, mediaType } : {};
       const request = { text: this.#prompt.value, ...media, ...this.#settings.values };
-      const run = new Run({ request, names, models: this.#models.chosen });
-      run.start(this.#connection);
-      this.#history.add(run);
-      this.#view.show(run);
-      this.#view.reveal();
+      this.#run(new Run({ request, names, models: this.#models.chosen }));
     } catch (error) {
       setText(this.#problem, error.message);
     }
+  }
+
+  #run(run) {
+    run.start(this.#connection);
+    this.#history.add(run);
+    this.#view.show(run);
+    this.#view.reveal();
   }
 
   #whatIsMissing() {
@@ -90,7 +102,7 @@ class Playground {
       element.hidden = this.#history.runs.length === 0;
       list.show(this.#history.runs);
     };
-    this.#history.addEventListener('change', () => onNextFrame(draw));
+    this.#history.addEventListener('change', draw);
     draw();
     return element;
   }
@@ -98,7 +110,8 @@ class Playground {
   #runRow(run) {
     const label = run.models.length > 1 ? plural(run.models.length, 'model') : run.models[0];
     const row = h('button', { type: 'button', class: 'run-row', on: { click: () => this.#view.show(run) } },
-      h('span', { class: 'clip' }, run.request.text || run.names.join(', ')), h('span', { class: 'dim small clip' }, `${label} · ${time(run.at)}`));
-    return { element: h('li', {}, row), update() {} };
+      h('span', { class: 'clip' }, run.request.text || run.names.join(', ')),
+      h('span', { class: 'dim small clip' }, `${label} · ${time(run.at)}`));
+    return { element: h('li', {}, row) };
   }
 }

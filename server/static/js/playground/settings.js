@@ -12,7 +12,9 @@ export class Settings {
   #inputs = {};
 
   constructor() {
-    for (const [name, , limits] of NUMBERS) this.#inputs[name] = h('input', { type: 'number', id: `set-${name}`, inputmode: 'decimal', ...limits });
+    for (const [name, , limits] of NUMBERS) {
+      this.#inputs[name] = h('input', { type: 'number', id: `set-${name}`, inputmode: 'decimal', ...limits });
+    }
     this.#inputs.stop = h('input', { type: 'text', id: 'set-stop', placeholder: 'none', spellcheck: 'false' });
     this.#inputs.system = h('textarea', { id: 'set-system', rows: 2, placeholder: 'none' });
     this.element = h('details', { class: 'settings' }, h('summary', {}, 'Settings'),
@@ -23,8 +25,8 @@ export class Settings {
 
   /** The fields of the API that are set. */
   get values() {
-    const set = Object.entries(this.#inputs).filter(([, input]) => input.value !== '');
-    return Object.fromEntries(set.map(([name, input]) => [name, input.type === 'number' ? input.valueAsNumber : input.value]));
+    const filled = Object.entries(this.#inputs).filter(([, input]) => input.value !== '');
+    return Object.fromEntries(filled.map(([name, input]) => [name, valueOf(input)]));
   }
 
   show(values) {
@@ -45,3 +47,5 @@ export class Settings {
     return h('div', { class: 'field' }, h('label', { for: `set-${name}` }, label), this.#inputs[name]);
   }
 }
+
+const valueOf = (input) => (input.type === 'number' ? input.valueAsNumber : input.value);

@@ -1,5 +1,7 @@
 // A request as a line for curl, a Python script or a JavaScript module: the same address, the same fields.
 
+import { currentKey } from '../key.js';
+
 const SIDE_BY_SIDE = '/api/multi-inference';
 
 /** The languages, each with what turns a run into its source. Keys are named by a variable and never shown. */
@@ -14,23 +16,27 @@ class Snippet {
     const { frames, ...fields } = request;
     this.fields = models.length > 1 ? { ...fields, models } : fields;
     this.names = names;
-    this.url = location.origin + (models.length > 1 ? SIDE_BY_SIDE : `/api/stream/${encodeURIComponent(models[0])}`);
-    this.needsKey = sessionStorage.getItem('forgeline.key') !== null;
+    const address = models.length > 1 ? SIDE_BY_SIDE : `/api/stream/${encodeURIComponent(models[0])}`;
+    this.url = location.origin + address;
+    this.needsKey = currentKey() !== '';
   }
 
   curl() {
     const key = this.needsKey ? ' \\\n  -H "Authorization: Bearer $FORGELINE_KEY"' : '';
-    const head = `curl -sN ${this.url} \\\n  -H 'Content-Type: application/json' -H 'Accept: application/x-ndjson'${key} \\\n  --data-binary`;
-    if (this.names.length === 0) return `${head} @- <<'JSON'\n${pretty(this.fields)}\nJSON\n`;
+    const types = "-H 'Content-Type: application/json' -H 'Accept: application/x-ndjson'";
+    const head = `curl -sN ${this.url} \\\n  ${types}${key} \\\n  --data-binary @-`;
+    if (this.names.length === 0) return `${head} <<'JSON'\n${pretty(this.fields)}\nJSON\n`;
     // An open here-document, so that the shell puts the files in: however large, they are no arguments.
     const files = this.names.map((name) => `"$(base64 < ${shellQuote(name)} | tr -d '\\n')"`);
-    const body = pretty({ ...this.fields, frames: [] }).replace(/[\\$`]/g, '\\$&').replace('"frames": []', () => `"frames": [${files.join(', ')}]`);
-    return `${head} @- <<JSON\n${body}\nJSON\n`;
+    const body = pretty({ ...this.fields, frames: [] })
+      .replace(/[\\$`]/g, '\\$&')
+      .replace(/"frames": \[\]\n\}$/, () => `"frames": [${files.join(', ')}]\n}`);
+    return `${head} <<JSON\n${body}\nJSON\n`;
   }
 
   python() {
     const frames = this.names.length > 0;
-    const body = JSON.stringify(this.fields, null, 4).replace(/\b(true|false|null)\b(?=,?\n)/g, (word) => ({ true: 'True', false: 'False', null: 'None' })[word]);
+    const key = this.needsKey ? ', "Authorization": f"Bearer {os.environ[\'FORGELINE_KEY\']}"' : '';
     return [
       frames && 'import base64',
       'import json',
@@ -39,10 +45,10 @@ class Snippet {
       '',
       'import requests',
       '',
-      `body = ${body}`,
+      `body = ${JSON.stringify(this.fields, null, 4)}`,
       frames && `names = ${JSON.stringify(this.names)}`,
       frames && 'body["frames"] = [base64.b64encode(Path(name).read_bytes()).decode() for name in names]',
-      `headers = {"Accept": "application/x-ndjson"${this.needsKey ? ', "Authorization": f"Bearer {os.environ[\'FORGELINE_KEY\']}"' : ''}}`,
+      `headers = {"Accept": "application/x-ndjson"${key}}`,
       `with requests.post("${this.url}", json=body, headers=headers, stream=True) as answer:`,
       '    for line in answer.iter_lines():',
       '        event = json.loads(line)',
@@ -56,15 +62,18 @@ class Snippet {
 
   javascript() {
     const frames = this.names.length > 0;
-    const headers = { 'Content-Type': 'application/json', Accept: 'application/x-ndjson' };
-    const key = this.needsKey ? '\n    Authorization: `Bearer ${process.env.FORGELINE_KEY}`,' : '';
+    const names = JSON.stringify(this.names);
     return [
       frames && "import { readFile } from 'node:fs/promises';\n",
       `const body = ${pretty(this.fields)};`,
-      frames && `body.frames = await Promise.all(${JSON.stringify(this.names)}.map((name) => readFile(name, 'base64')));`,
+      frames && `body.frames = await Promise.all(${names}.map((name) => readFile(name, 'base64')));`,
       `const answer = await fetch('${this.url}', {`,
       "  method: 'POST',",
-      `  headers: {\n    'Content-Type': '${headers['Content-Type']}',\n    Accept: '${headers.Accept}',${key}\n  },`,
+      '  headers: {',
+      "    'Content-Type': 'application/json',",
+      "    Accept: 'application/x-ndjson',",
+      this.needsKey && '    Authorization: `Bearer ${process.env.FORGELINE_KEY}`,',
+      '  },',
       '  body: JSON.stringify(body),',
       '});',
       'let rest = \'\';',
