@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CDK_APP := tests/infraforge_app
 CDK := $(CDK_APP)/node_modules/.installed
 
-.PHONY: run demo-aws test test-slow check format bench schema screenshots cdk clean
+.PHONY: run demo-aws test test-slow check format bench docs schema screenshots cdk clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
@@ -31,6 +31,9 @@ demo-aws: $(VENV)/.test
 
 bench: $(VENV)/.local
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet -c docs/site . build/docs
 
 schema: $(VENV)/.local
 	$(BIN)/python docs/schema/make.py
@@ -60,6 +63,10 @@ $(VENV)/.local: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.local
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,test]'
+	touch $@
+
+$(VENV)/.docs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 $(CDK): $(CDK_APP)/package.json
