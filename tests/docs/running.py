@@ -32,8 +32,8 @@ Turn = tuple[str, str]
 
 @contextmanager
 def server(data: Path) -> Iterator[str]:
-    """The address of a server with the shipped presets, as `make run` starts it."""
-    command = [sys.executable, "run.py", "--port", "0", "--data", str(data)]
+    """The address of a server with the shipped presets, as `make run` starts it; however slow, it has no heartbeats."""
+    command = [sys.executable, "run.py", "--port", "0", "--data", str(data), "--heartbeat", "1000"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=without_aws()) as process:
         assert process.stdout is not None
         try:
