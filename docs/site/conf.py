@@ -34,6 +34,7 @@ include_patterns = ["*.md", "docs/*.md", "benchmarks/*.md"]
 exclude_patterns = [".*", "build", "data", "node_modules", "tests"]
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
+smartquotes = False
 html_theme = "furo"
 html_title = "Forgeline"
 html_extra_path = ["index.html"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -67,6 +68,13 @@ def test_every_target_of_make_that_a_page_names_is_one() -> None:
     for page in pages():
         named = set(re.findall(r"(?<=`make )(?:-s )?([\w-]+)", text_of(page)))
         assert named <= targets, f"{page} names targets that there are not"
+
+
+def test_the_sites_navigation_leads_to_every_page() -> None:
+    conf = ast.parse(text_of("docs/site/conf.py"))
+    lists = [node for node in ast.walk(conf) if isinstance(node, ast.Dict)]
+    told = {f"{page}.md" for chapter in ast.literal_eval(lists[0]).values() for page in chapter}
+    assert set(pages()) - {"README.md"} <= told
 
 
 def test_every_link_to_a_file_leads_there() -> None:
