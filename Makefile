@@ -12,7 +12,7 @@ PEER_GATEWAYS := $(PEER_HOME)/litellm/.done $(PEER_HOME)/mlflow/.done $(PEER_HOM
 CONSOLE := tests/console
 CONSOLE_TOOLS := $(CONSOLE)/node_modules/.installed
 
-.PHONY: run demo-aws test test-slow check format bench soak schema screenshots cdk clean
+.PHONY: run demo-aws test test-slow check format bench soak docs schema screenshots cdk clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
@@ -41,6 +41,9 @@ bench: $(VENV)/.bench $(if $(PEERS),$(PEER_GATEWAYS))
 # Ten minutes, or SECONDS=...
 soak: $(VENV)/.local
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet -c docs/site . build/docs
 
 schema: $(VENV)/.local
 	$(BIN)/python docs/schema/make.py
@@ -86,6 +89,10 @@ $(PEER_HOME)/litellm/.done $(PEER_HOME)/mlflow/.done:
 
 $(PEER_HOME)/portkey/.done: benchmarks/peers/package.json
 	-mkdir -p $(@D) && cp $< $(@D) && cd $(@D) && npm install --no-package-lock --no-audit --no-fund --loglevel=error && touch .done
+
+$(VENV)/.docs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
 
 $(CDK) $(CONSOLE_TOOLS): %/node_modules/.installed: %/package.json
 	cd $* && npm install --no-package-lock --no-audit --no-fund --loglevel=error

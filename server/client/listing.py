@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,12 @@ def _of(key: str) -> Callable[[Item], object]:
     return lambda item: item.get(key)
 
 
-def _joined(key: str) -> Callable[[Item], object]:
+def _names(key: str) -> Callable[[Item], object]:
+    """Of a mapping, the names of what is there: a capability that a model has not is there as false."""
+
     def join(item: Item) -> str:
-        found: Sequence[str] | Mapping[str, Any] = item.get(key) or ()
-        return " ".join(map(str, found))
+        found: Mapping[str, object] = item.get(key) or {}
+        return " ".join(name for name, value in found.items() if value is not False)
 
     return join
 
@@ -59,7 +61,7 @@ MODELS = Listing(
         "name": _of("name"),
         "provider": _of("provider"),
         "status": _of("availability"),
-        "takes": _joined("capabilities"),
+        "takes": _names("capabilities"),
         "why": _of("reason"),
     },
 )
@@ -70,7 +72,7 @@ PRESETS = Listing(
     {
         "name": _of("name"),
         "description": _of("description"),
-        "overrides": _joined("overrides"),
+        "overrides": _names("overrides"),
     },
 )
 STACKS = Listing(

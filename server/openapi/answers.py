@@ -178,8 +178,16 @@ class Capabilities(Struct):
     stream: bool
 
 
+class RecentAnswer(Struct):
+    """How one of a model's last answers went; the times are null where there was none."""
+
+    ok: bool
+    time_to_first_token_ms: Milliseconds | None
+    duration_ms: Milliseconds | None
+
+
 class Model(Struct):
-    """A preset: `name` is what requests call it, `model` what its provider does."""
+    """A preset: `name` is what requests call it, `model` what its provider does. `recent` has the oldest first."""
 
     name: str
     provider: str
@@ -189,6 +197,7 @@ class Model(Struct):
     availability: Availability
     reason: str | None
     breaker: str
+    recent: list[RecentAnswer]
 
 
 class ModelList(Struct):

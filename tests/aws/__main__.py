@@ -10,6 +10,7 @@ import sys
 from tests.aws import Asked, Aws, says
 from tests.aws.script import Says
 
+REGION = "us-east-1"  # where the shipped presets look for EMD's models; Bedrock's are served in every region
 SEEDED = ("gemma-3-4b-it", "Qwen2-VL-7B-Instruct", "Qwen2.5-VL-32B-Instruct", "UI-TARS-1.5-7B")
 
 
@@ -31,7 +32,7 @@ async def main() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Aws() as aws:
+    async with Aws(REGION) as aws:
         aws.answer = echo
         await aws.deploy_emd(SEEDED[0])
         await aws.deploy_emd(SEEDED[1], service="ecs", key="emd-demo-key")
