@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket
+from typing import TYPE_CHECKING
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -19,7 +20,7 @@ from tornado.netutil import bind_sockets
 from infraforge_runner.rendering import HYPERPOD
 from infraforge_runner.runner import DataInUse, Home, JobRunner
 from infraforge_runner.watch import Watch, Watcher
-from pipeline import plugins
+from pipeline import plugins, tracing
 from pipeline.errors import Unavailable
 from pipeline.presets import MODELS, UnusablePipeline, pipeline_kind
 from pipeline.runtime import Runtime
@@ -31,6 +32,9 @@ from server.app import make_app
 from server.options import Options, parse
 from server.served import ServedModels
 from server.services import Services
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 log = structlog.get_logger("forgeline")
 
@@ -50,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.check is not None:
             return check_presets(options.check)
-        asyncio.run(serve(options))
+        traces = tracing.configure()
+        asyncio.run(serve(options, traces))
+        if traces is not None:
+            traces.close()
     except (CannotStart, plugins.PluginError, UnusablePipeline) as error:
         print(f"forgeline: {error}", file=sys.stderr)
         return 2
@@ -71,22 +78,22 @@ def check_presets(folder: Path) -> int:
     return 0
 
 
-async def serve(options: Options) -> None:
+async def serve(options: Options, traces: Tracing | None) -> None:
     """Serves until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(options) as (services, address):
+    async with running(options, traces) as (services, address):
         print(f"listening on {address}", flush=True)
         await stop.wait()
         log.info("shutting down", streams=services.streams.running)
 
 
 @asynccontextmanager
-async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
+async def running(options: Options, traces: Tracing | None = None) -> AsyncIterator[tuple[Services, str]]:
     """A server that serves, and its address; at the end it drains. Raises what `main` tells as exit code 2."""
     watcher = Watcher()
-    services = make_services(options, watcher)
+    services = make_services(options, watcher, traces)
     watched = [options.presets, options.data / GENERATED_PRESETS, *filter(None, [options.api_keys_file])]
     watch = Watch(watcher, watched, services.look_at_files)
     try:
@@ -117,7 +124,7 @@ async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
         await services.runtime.close()
 
 
-def make_services(options: Options, watcher: Watcher) -> Services:
+def make_services(options: Options, watcher: Watcher, traces: Tracing | None = None) -> Services:
     if not options.presets.is_dir():
         raise CannotStart(f"--presets {options.presets} is no folder")
     try:
@@ -125,8 +132,8 @@ def make_services(options: Options, watcher: Watcher) -> Services:
     except OSError as error:
         raise CannotStart(f"--api-keys-file {options.api_keys_file} can't be read: {error.strerror}") from error
     generated = options.data / GENERATED_PRESETS
-    runtime = Runtime(plugins.load(), [options.presets, generated], [HYPERPOD])
-    jobs = JobRunner(home_of(options), watcher, lambda: runtime.store.snapshot.of(HYPERPOD))
+    runtime = Runtime(plugins.load(), [options.presets, generated], [HYPERPOD], traces)
+    jobs = JobRunner(home_of(options), watcher, lambda: runtime.store.snapshot.of(HYPERPOD), traces)
     return Services(
         options,
         access,
@@ -134,6 +141,7 @@ def make_services(options: Options, watcher: Watcher) -> Services:
         Streams(runtime, max_streams=options.max_streams, keep=options.stream_keep, grace=options.grace),
         jobs,
         ServedModels(generated, jobs.stacks, runtime),
+        traces,
     )
 
 
