@@ -59,7 +59,7 @@ def hearing(tracing: Tracing, tell: Callable[[Result | Failure], None]) -> Calla
 
     def hear(outcome: Result | Failure) -> None:
         answering = _answering.get()
-        if answering is not None:
+        if answering is not None and answering.span.is_recording():  # what failed early has ended it
             answering.has_outcome = True
             _tell(answering, outcome)
         tell(outcome)
