@@ -74,12 +74,11 @@ class TracedInference:
         self._tracing = tracing
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        tracing, request = self._tracing, inference.request
-        attributes = {"forgeline.request_id": request.request_id, "forgeline.model": inference.asked}
+        tracing = self._tracing
+        if not tracing.is_recording():
+            return await proceed(inference)
+        attributes = {"forgeline.request_id": inference.request.request_id, "forgeline.model": inference.asked}
         span = tracing.start(f"inference {inference.asked}", attributes=attributes)
-        if not span.is_recording():
-            with tracing.current(span):
-                return await proceed(inference)
         answering = _Answering(tracing, span)
         _answering.set(answering)  # for the rest of the task, which hears of the outcome
         events = await _within(tracing, span, proceed(inference))

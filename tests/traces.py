@@ -10,6 +10,7 @@ async with Collector() as collector: ...    # collector.environ is what a proces
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -28,6 +29,7 @@ from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from pipeline.otel import Tracing
+from tests.processes import ROOT
 
 CLIENT_TRACE, CLIENT_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{CLIENT_TRACE}-{CLIENT_SPAN}-01"
@@ -53,6 +55,15 @@ class Told:
     def sent(self, headers: Mapping[str, str]) -> bool:
         """Whether these headers say that it was this span which sent them."""
         return headers["traceparent"].split("-")[1:3] == [self.trace, self.id]
+
+
+PAGE = (ROOT / "docs/TRACES.md").read_text(encoding="utf-8")
+
+
+def picture(number: int) -> list[str]:
+    """An outline, as the page on traces draws it; two spaces end a span's name."""
+    block = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[number]
+    return [re.match(r" *\S+(?: \S+)*", line)[0] for line in block.splitlines()]  # type: ignore[index]  # no line is empty
 
 
 class Spans:

@@ -14,7 +14,7 @@ from tests.aio import comes_true, unhurried
 from tests.infraforge_runner.living import MODELS, SECONDS, UNTIL_TOLD, kill_supervisor, let_go, supervisors
 from tests.jobs import ended, post, said, submit, write_hyperpod
 from tests.processes import running
-from tests.traces import CLIENT_SPAN, CLIENT_TRACE, TRACEPARENT, Collector
+from tests.traces import CLIENT_SPAN, CLIENT_TRACE, TRACEPARENT, Collector, picture
 
 CDK_LINES = """
 echo 'Loaded configuration from x'
@@ -45,6 +45,7 @@ async def test_a_jobs_trace_runs_from_its_request_through_its_steps(folder: Path
         await collector.until(lambda: collector.named("job deploy"))
         await collector.until(lambda: collector.named("POST /api/hyperpod/deploy"))
         assert collector.services == {"forgeline"}
+        assert collector.outline() == picture(1)
         request, whole = collector.one("POST /api/hyperpod/deploy"), collector.one("job deploy")
         steps = [collector.one(name) for name in ("queue", "render", "script", "read stack")]
         assert {span.trace for span in (request, whole, *steps)} == {CLIENT_TRACE}

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.aio import asynchronous, soon
+from tests.aio import asynchronous, soon, unhurried
 from tests.aws import Aws, fails
 from tests.aws import says as answers
 from tests.serving import serving
@@ -71,7 +71,7 @@ async def test_a_throttled_call_says_so_and_no_account_is_named(
 
 
 @pytest.mark.parametrize("service", ["sagemaker_realtime", "ecs"])
-@asynchronous
+@unhurried
 async def test_a_model_of_emds_gets_the_callers_trace_and_the_search_for_it_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
