@@ -47,7 +47,7 @@ def test_every_attribute_that_is_not_ours_is_one_of_the_conventions() -> None:
 async def test_the_picture_of_a_trace_is_one_that_a_server_makes(tmp_path: Path) -> None:
     kept, answers = Kept(), iter([refusal(503, "busy"), stream_of(["Hello"])])
     async with Upstream() as up:
-        up.answer = lambda request: next(answers)(request)
+        up.answer = lambda request: next(answers)(request)  # noqa: PLW0108 - each request has the next one
         models = {"my-model": asks(up.base_url, "qwen3", retry={"backoff": 0.001})}
         async with serving(tmp_path, models=models, stages=list(DEFAULT_STAGES), traces=kept.tracing) as server:
             await server.post("/api/stream/my-model", {"text": "hi"}, traceparent=TRACEPARENT)
