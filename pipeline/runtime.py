@@ -26,7 +26,7 @@ from pipeline.presets import (
 )
 from pipeline.stage import Availability, Context, Pipeline, Provider, Stage
 from pipeline.store import Change, Kind, PresetStore
-from pipeline.traced import TracedProvider, stages
+from pipeline.traced import TracedPipeline, TracedProvider
 
 if TYPE_CHECKING:
     from pipeline.otel import Tracing
@@ -115,7 +115,7 @@ class Runtime:
     def _pipeline_of(self, installed: Sequence[_Installed]) -> Pipeline:
         if self._tracing is None:
             return Pipeline([item.stage for item in installed])
-        return Pipeline(stages(self._tracing, [(item.spec.name, item.stage) for item in installed]))
+        return TracedPipeline(self._tracing, [(item.spec.name, item.stage) for item in installed])
 
     def _stage_specs(self) -> Sequence[StageSpec]:
         """The stages in force. A pipeline.yaml that is broken from the start lets nothing pass unchecked."""

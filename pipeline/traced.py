@@ -7,7 +7,7 @@ wrapped when they are put together. What a model answered is read off its outcom
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,7 +16,7 @@ from pipeline import traced_text
 from pipeline.messages import Events, Failure, Inference, Reply, Result, Route
 from pipeline.presets import ModelPreset
 from pipeline.providers.aws_errors import masked
-from pipeline.stage import Availability, Proceed, Provider, Stage
+from pipeline.stage import Availability, Pipeline, Proceed, Provider, Stage
 
 if TYPE_CHECKING:
     from pipeline.otel import Span, Tracing, Value
@@ -49,9 +49,17 @@ class _Answering:
         span.end()
 
 
-def stages(tracing: Tracing, named: Iterable[tuple[str, Stage]]) -> list[Stage]:
-    """The stages, each in a span of its own, and all of them in one of the inference's."""
-    return [TracedInference(tracing), *(TracedStage(tracing, name, stage) for name, stage in named)]
+class TracedPipeline(Pipeline):
+    """Each stage in a span of its own, and all of them in the inference's; as they are where no trace is recorded."""
+
+    def __init__(self, tracing: Tracing, named: Sequence[tuple[str, Stage]]) -> None:
+        traced = [TracedStage(tracing, name, stage) for name, stage in named]
+        super().__init__([TracedInference(tracing), *traced])
+        self._tracing = tracing
+        self._bare = Pipeline([stage for _, stage in named])
+
+    async def __call__(self, inference: Inference) -> Events:
+        return await (super().__call__(inference) if self._tracing.is_recording() else self._bare(inference))
 
 
 def hearing(tracing: Tracing, tell: Callable[[Result | Failure], None]) -> Callable[[Result | Failure], None]:
@@ -75,8 +83,6 @@ class TracedInference:
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
         tracing = self._tracing
-        if not tracing.is_recording():
-            return await proceed(inference)
         attributes = {"forgeline.request_id": inference.request.request_id, "forgeline.model": inference.asked}
         span = tracing.start(f"inference {inference.asked}", attributes=attributes)
         answering = _Answering(tracing, span)
@@ -95,8 +101,6 @@ class TracedStage:
         self._stage = stage
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        if not self._tracing.is_recording():
-            return await self._stage(inference, proceed)
         span = self._tracing.start(self._name)
         events = await _within(self._tracing, span, self._stage(inference, proceed))
         events.hold(span.end)
@@ -111,10 +115,9 @@ class TracedProvider:
         self._name = name
         self._provider = provider
 
-    @property
-    def takes(self) -> Iterable[str]:
-        takes: Iterable[str] = getattr(self._provider, "takes", ())
-        return takes
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else it has, such as `takes`."""
+        return getattr(self._provider, name)
 
     async def availability(self, preset: ModelPreset) -> Availability:
         return await self._provider.availability(preset)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shutil
 import signal
 import sys
 from itertools import pairwise
@@ -11,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.aio import comes_true, unhurried
+from tests.infraforge_runner.checkouts import TOOLS, make_checkout, needs_cdk
+from tests.infraforge_runner.cloudformation import LocalAws, local_aws
 from tests.infraforge_runner.living import MODELS, SECONDS, UNTIL_TOLD, kill_supervisor, let_go, supervisors
 from tests.jobs import ended, post, said, submit, write_hyperpod
-from tests.processes import running
+from tests.processes import ROOT, running
+from tests.serving import write_presets
 from tests.traces import CLIENT_SPAN, CLIENT_TRACE, TRACEPARENT, Collector, picture
 
 CDK_LINES = """
@@ -65,6 +71,27 @@ async def test_a_jobs_trace_runs_from_its_request_through_its_steps(folder: Path
         phases = [attributes["forgeline.job.phase"] for name, attributes in steps[2].events if name == "phase"]
         assert phases in (["synthesizing", "deploying", "done"], ["done"])  # as its lines came: one by one, or at once
         assert steps[2].attributes == {"process.exit.code": 0}
+
+
+@needs_cdk
+@pytest.mark.timeout(240)  # Node on a busy machine takes its time
+def test_a_live_jobs_trace_has_the_phases_of_the_cdks_run(folder: Path) -> None:
+    async def deploy(aws: LocalAws, checkout: Path) -> None:
+        write_presets(folder / "presets", MODELS)
+        shutil.copytree(ROOT / "presets" / "hyperpod", folder / "presets" / "hyperpod")
+        tools = {"PATH": f"{TOOLS}:{os.environ['PATH']}", "HOME": str(folder)}
+        async with Collector() as collector:
+            environ = {**collector.environ, **aws.environment, **tools}
+            async with running(folder, "--infraforge", str(checkout), models=MODELS, environ=environ) as server:
+                job = await ended(server, (await submit(server, overrides={"region": aws.region}))["job_id"])
+                assert job["status"] == "succeeded", job["result"]
+                await collector.until(lambda: collector.named("job deploy"))
+            phases = [attributes["forgeline.job.phase"] for _, attributes in collector.one("script").events]
+            assert phases == ["synthesizing", "publishing", "deploying", "done"]
+            assert collector.one("read stack").parent == collector.one("job deploy").id
+
+    with local_aws() as aws:
+        asyncio.run(deploy(aws, make_checkout(folder / "checkout")))
 
 
 @unhurried
