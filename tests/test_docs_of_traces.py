@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import opentelemetry.semconv
+from opentelemetry.semconv import attributes as stable
+from opentelemetry.semconv._incubating import attributes as incubating
 
 from pipeline.presets import DEFAULT_STAGES
 from tests.aio import asynchronous
@@ -56,9 +57,8 @@ async def test_the_picture_of_a_trace_is_one_that_a_server_makes(tmp_path: Path)
 
 
 def conventions() -> Iterator[str]:
-    """The names of all attributes that OpenTelemetry's conventions know."""
-    for module in pkgutil.walk_packages(opentelemetry.semconv.__path__, "opentelemetry.semconv."):
-        if module.name.endswith("_attributes"):
-            yield from (
-                value for value in vars(importlib.import_module(module.name)).values() if isinstance(value, str)
-            )
+    """The names of all attributes that OpenTelemetry's conventions know, stable or not."""
+    for package in (stable, incubating):
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            constants = vars(importlib.import_module(module.name)).values()
+            yield from (constant for constant in constants if isinstance(constant, str))

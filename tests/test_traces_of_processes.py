@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.aio import asynchronous, unhurried
+from tests.aio import unhurried
 from tests.processes import ROOT, running
 from tests.serving import asks, says
 from tests.traces import CLIENT_SPAN, CLIENT_TRACE, TRACEPARENT, Collector
@@ -73,7 +73,7 @@ async def test_a_collector_that_is_not_there_costs_no_answer_and_holds_up_no_end
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, "max_queue_size must be"),
     ],
 )
-@asynchronous
+@unhurried
 async def test_where_traces_can_not_be_had_the_log_says_why_and_the_server_serves(
     tmp_path: Path, environ: dict[str, str], words: str
 ) -> None:
@@ -83,7 +83,7 @@ async def test_where_traces_can_not_be_had_the_log_says_why_and_the_server_serve
         assert "Traceback" not in process.said()
 
 
-@asynchronous
+@unhurried
 async def test_without_the_extra_the_log_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "opentelemetry.py").write_text("raise ModuleNotFoundError(name=__name__)")  # shadows the real one
     environ = {"OTEL_TRACES_EXPORTER": "otlp", "PYTHONPATH": str(tmp_path)}
