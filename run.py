@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -21,7 +22,7 @@ from tornado.netutil import bind_sockets
 from infraforge_runner.rendering import HYPERPOD
 from infraforge_runner.runner import DataInUse, Home, JobRunner
 from infraforge_runner.watch import Watch, Watcher
-from pipeline import plugins
+from pipeline import plugins, tracing
 from pipeline.errors import Unavailable
 from pipeline.presets import MODELS, UnusablePipeline, pipeline_kind
 from pipeline.runtime import Runtime
@@ -33,6 +34,9 @@ from server.app import make_app
 from server.options import Options, parse
 from server.served import ServedModels
 from server.services import Services
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 log = structlog.get_logger("forgeline")
 
@@ -53,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.check is not None:
             return check_presets(options.check)
+        traces = tracing.configure()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(options))
+            runner.run(serve(options, traces))
+        if traces is not None:
+            traces.close()
     except (CannotStart, plugins.PluginError, UnusablePipeline) as error:
         print(f"forgeline: {error}", file=sys.stderr)
         return 2
@@ -75,12 +82,12 @@ def check_presets(folder: Path) -> int:
     return 0
 
 
-async def serve(options: Options) -> None:
+async def serve(options: Options, traces: Tracing | None) -> None:
     """Serves until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(options) as (services, address):
+    async with running(options, traces) as (services, address):
         spare_the_collector()
         print(f"listening on {address}", flush=True)
         await stop.wait()
@@ -88,10 +95,10 @@ async def serve(options: Options) -> None:
 
 
 @asynccontextmanager
-async def running(options: Options) -> AsyncIterator[tuple[Services, str]]:
+async def running(options: Options, traces: Tracing | None = None) -> AsyncIterator[tuple[Services, str]]:
     """A server that serves, and its address; at the end it drains. Raises what `main` tells as exit code 2."""
     watcher = Watcher()
-    services = make_services(options, watcher)
+    services = make_services(options, watcher, traces)
     watched = [options.presets, options.data / GENERATED_PRESETS, *filter(None, [options.api_keys_file])]
     watch = Watch(watcher, watched, services.look_at_files)
     try:
@@ -131,7 +138,7 @@ def spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def make_services(options: Options, watcher: Watcher) -> Services:
+def make_services(options: Options, watcher: Watcher, traces: Tracing | None = None) -> Services:
     if not options.presets.is_dir():
         raise CannotStart(f"--presets {options.presets} is no folder")
     try:
@@ -139,8 +146,8 @@ def make_services(options: Options, watcher: Watcher) -> Services:
     except OSError as error:
         raise CannotStart(f"--api-keys-file {options.api_keys_file} can't be read: {error.strerror}") from error
     generated = options.data / GENERATED_PRESETS
-    runtime = Runtime(plugins.load(), [options.presets, generated], [HYPERPOD])
-    jobs = JobRunner(home_of(options), watcher, lambda: runtime.store.snapshot.of(HYPERPOD))
+    runtime = Runtime(plugins.load(), [options.presets, generated], [HYPERPOD], traces)
+    jobs = JobRunner(home_of(options), watcher, lambda: runtime.store.snapshot.of(HYPERPOD), traces)
     return Services(
         options,
         access,
@@ -148,6 +155,7 @@ def make_services(options: Options, watcher: Watcher) -> Services:
         Streams(runtime, max_streams=options.max_streams, keep=options.stream_keep, grace=options.grace),
         jobs,
         ServedModels(generated, jobs.stacks, runtime),
+        traces,
     )
 
 

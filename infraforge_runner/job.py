@@ -27,6 +27,7 @@ class Spec(Struct, frozen=True, kw_only=True):
     preset brings the script, which then lies in the job's directory. `config` is InfraForge's, overrides included;
     `names` are those that it makes in the account; `variables` are set in the script's environment.
     `idempotency` tells a repeated request: the caller, their key, and what tells this body from another.
+    `trace` is the context of the request, in W3C's headers, where requests are traced.
     """
 
     job_id: str
@@ -44,6 +45,7 @@ class Spec(Struct, frozen=True, kw_only=True):
     own_script: bool
     checkout: str | None = None
     idempotency: tuple[str, str, str] | None = None
+    trace: dict[str, str] = {}
 
 
 class Progress(Struct, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -34,6 +34,9 @@ from pipeline.errors import (
     UnknownJob,
     UnknownPreset,
 )
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -76,13 +79,20 @@ class JobRunner:
     one makes.
     """
 
-    def __init__(self, home: Home, watcher: Watcher, presets: Callable[[], Mapping[str, HyperPodPreset]]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        watcher: Watcher,
+        presets: Callable[[], Mapping[str, HyperPodPreset]],
+        tracing: Tracing | None = None,
+    ) -> None:
         self.on_change: Callable[[Job], None] = lambda job: None
         self.stacks = Stacks(home.data / "stacks")
         self._home = home
         self._folder = home.data / "jobs"
         self._watcher = watcher
         self._presets = presets
+        self._tracing = tracing
         self._supervision = Supervision(watcher, home.at_once, self._stepped)
         self._lock: int | None = None
         self._jobs: dict[str, Kept] = {}  # oldest first
@@ -294,6 +304,7 @@ class JobRunner:
             own_script=own_script,
             checkout=None if self._home.checkout is None else str(self._home.checkout),
             idempotency=order.idempotency,
+            trace={} if self._tracing is None else self._tracing.carrier(),
         )
 
     # --- keeping -----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from infraforge_runner.job import Job, Outcome, State, Status
 from infraforge_runner.script import inherited
 from infraforge_runner.tail import Tail
 from infraforge_runner.watch import Watch, Watcher
+from pipeline import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +105,11 @@ class Supervision:
             with kept.directory.supervisor_log.open("ab") as output:
                 kept.supervisor = subprocess.Popen(  # noqa: S603 - our own module
                     command,
-                    env={**inherited(os.environ), "PYTHONPATH": os.pathsep.join(paths)},
+                    env={
+                        **inherited(os.environ),
+                        **tracing.settings(os.environ),  # for itself alone: a script gets only what is `inherited`
+                        "PYTHONPATH": os.pathsep.join(paths),
+                    },
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -29,7 +29,12 @@ from infraforge_runner.mask import Masker
 from infraforge_runner.processes import become_subreaper, end_marked
 from infraforge_runner.rehearsal import Rehearsal, as_told
 from infraforge_runner.script import Script, inherited, secrets_in
+from infraforge_runner.trace import JobTrace
+from pipeline import tracing
 from pipeline.errors import ForgelineError
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -48,8 +53,9 @@ class Stop:
 class Supervisor:
     """One job, from `running` to its end."""
 
-    def __init__(self, directory: JobDirectory) -> None:
+    def __init__(self, directory: JobDirectory, traces: Tracing | None = None) -> None:
         job = directory.read()
+        self._trace = JobTrace(traces, job)
         self._directory = directory
         self._spec = job.spec
         self._status = job.status
@@ -73,6 +79,7 @@ class Supervisor:
 
     async def _begin(self) -> None:
         self._status = self._status.begin(_now())
+        self._trace.begin()
         loop, timeout = asyncio.get_running_loop(), self._spec.preset.timeout
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, Stop("interrupted", "Its supervisor was told to end."))
@@ -92,10 +99,12 @@ class Supervisor:
     async def _execute(self) -> None:
         """A live job."""
         deployment = Deployment(self._directory, self._spec)
-        argv = await deployment.prepare()
+        with self._trace.step("render"):
+            argv = await deployment.prepare()
         self._command = self._mask(shlex.join(argv))
         stop, code = await self._run_script(argv, deployment)
-        found = await deployment.conclude(None if stop else code)
+        with self._trace.step("read stack"):
+            found = await deployment.conclude(None if stop else code)
         self._status = self._status.move(_now(), deployment.cdk.phase, deployment.cdk.progress)
         if stop is not None:
             self._finish(stop.status, code, f"{stop.why} {found.words}".strip())
@@ -108,7 +117,8 @@ class Supervisor:
         """A dry run."""
         rehearsal = Rehearsal(self._directory, self._spec, self._environment)
         self._command = self._mask(rehearsal.command)
-        plan, argv = await rehearsal.plan()
+        with self._trace.step("plan"):
+            plan, argv = await rehearsal.plan()
         os.write(self._log, self._mask("".join(f"{line}\n" for line in rehearsal.spell_out(plan))).encode())
         stop, code = await self._run_script(argv, None) if argv else (None, 0)
         if stop is not None:
@@ -120,6 +130,12 @@ class Supervisor:
 
     async def _run_script(self, argv: Sequence[str], deployment: Deployment | None) -> tuple[Stop | None, int]:
         """Runs it until nothing is left of it: why it was stopped, if it was, and its exit status. Raises OSError."""
+        with self._trace.step("script"):
+            stop, code = await self._run_to_its_end(argv, deployment)
+            self._trace.exited(code)
+        return stop, code
+
+    async def _run_to_its_end(self, argv: Sequence[str], deployment: Deployment | None) -> tuple[Stop | None, int]:
         mark = os.open(self._directory.mark, os.O_RDONLY | os.O_CLOEXEC)
         script = Script(self._log, self._secrets, self._in_trouble)
         try:
@@ -156,14 +172,18 @@ class Supervisor:
 
     def _settle(self) -> None:
         """What a supervisor left that died in the middle."""
-        ended = end_marked(self._spec.job_id, self._directory.mark)
+        with self._trace.step("settle"):
+            ended = end_marked(self._spec.job_id, self._directory.mark)
         why = f"Its supervisor died; {ended} of its processes were left, and have been ended."
         if not self._spec.dry_run:
             why += " CloudFormation may still be at work on its stack."
         self._finish("cancelled" if self._directory.is_cancelled else "interrupted", None, why)
 
     def _read_progress(self, deployment: Deployment, data: bytes) -> None:
-        if deployment.cdk.read(data) and self._step is None:
+        if not deployment.cdk.read(data):
+            return
+        self._trace.reach(deployment.cdk.phase)
+        if self._step is None:
             # What comes sooner is written then: it may be the last word for the minutes that a cluster takes.
             delay = max(0.0, self._stepped + STEP - time.monotonic())
             self._step = asyncio.get_running_loop().call_later(delay, self._write_progress, deployment)
@@ -187,6 +207,7 @@ class Supervisor:
             **more,
         )
         self._write(self._status.finish(now.isoformat(), status, outcome))
+        self._trace.finish(self._status)
 
     def _write(self, status: Status) -> None:
         self._directory.write_status(status)
@@ -205,15 +226,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-async def supervise(directory: JobDirectory) -> None:
-    await Supervisor(directory).run()
+async def supervise(directory: JobDirectory, traces: Tracing | None = None) -> None:
+    await Supervisor(directory, traces).run()
 
 
 def main() -> None:
     lock = int(sys.argv[2])
     os.set_inheritable(lock, False)  # or the script would hold the lock when this process is gone
     become_subreaper()
-    asyncio.run(supervise(JobDirectory(Path(sys.argv[1]))))
+    directory = JobDirectory(Path(sys.argv[1]))
+    traces = tracing.configure(directory.path.name)  # which is the job's id
+    asyncio.run(supervise(directory, traces))
+    if traces is not None:
+        traces.close()  # the job has ended for everybody else
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -26,6 +26,10 @@ from pipeline.presets import (
 )
 from pipeline.stage import Availability, Context, Pipeline, Provider, Stage
 from pipeline.store import Change, Kind, PresetStore
+from pipeline.traced import TracedPipeline, TracedProvider
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -52,12 +56,20 @@ class Edition:
 class Runtime:
     """Holds the edition in force. `kinds` are further kinds of presets, which others use."""
 
-    def __init__(self, plugins: Plugins, roots: Sequence[Path], kinds: Sequence[Kind[Any]] = ()) -> None:
+    def __init__(
+        self,
+        plugins: Plugins,
+        roots: Sequence[Path],
+        kinds: Sequence[Kind[Any]] = (),
+        tracing: Tracing | None = None,
+    ) -> None:
         self._plugins = plugins
         self._pipeline_kind = pipeline_kind(plugins.check_stage)
         self.store = PresetStore(roots, [MODELS, self._pipeline_kind, *kinds])
         self.providers: dict[str, Provider] = {}
-        self.context = Context(self.providers, models=lambda: self._edition.models)
+        self._tracing = tracing
+        self._asked: dict[str, Provider] = {}  # as stages know them: in spans, where there are any
+        self.context = Context(self._asked, models=lambda: self._edition.models, tracing=tracing)
         self._edition = Edition({}, Pipeline([]), [])
         self._began = False
         self._closing: set[asyncio.Task[None]] = set()
@@ -66,8 +78,9 @@ class Runtime:
         """Reads the presets and starts what they name. Raises UnusablePipeline, PluginError."""
         for name, create in self._plugins.providers.items():
             try:
-                self.providers[name] = create({}, self.context)
-                await _call(self.providers[name], "start")
+                provider = self.providers[name] = create({}, self.context)
+                self._asked[name] = TracedProvider(self._tracing, name, provider) if self._tracing else provider
+                await _call(provider, "start")
             except Exception as error:  # a plugin's factory is a stranger's code
                 raise PluginError(f"the provider {name!r} can't be started: {error!r}") from error
         await self.reload()
@@ -95,9 +108,14 @@ class Runtime:
             installed = list(self._edition.installed)
         for item in installed:
             item.holders += 1
-        models, pipeline = self.store.snapshot.of(MODELS), Pipeline([item.stage for item in installed])
-        old, self._edition = self._edition, Edition(models, pipeline, installed)
+        edition = Edition(self.store.snapshot.of(MODELS), self._pipeline_of(installed), installed)
+        old, self._edition = self._edition, edition
         self.release(old)
+
+    def _pipeline_of(self, installed: Sequence[_Installed]) -> Pipeline:
+        if self._tracing is None:
+            return Pipeline([item.stage for item in installed])
+        return TracedPipeline(self._tracing, [(item.spec.name, item.stage) for item in installed])
 
     def _stage_specs(self) -> Sequence[StageSpec]:
         """The stages in force. A pipeline.yaml that is broken from the start lets nothing pass unchecked."""

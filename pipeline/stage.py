@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pipeline.messages import Events, Inference, Reply, Route
 from pipeline.presets import ModelPreset
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 Proceed = Callable[[Inference], Awaitable[Events]]
 
@@ -75,13 +78,14 @@ class Context:
     """What a stage or a provider is made with.
 
     `providers` is filled when all are made. `models` gives the presets in force. `announce` tells those who watch that
-    a model's state has changed.
+    a model's state has changed. `tracing` is there where requests are traced: what a provider sends carries it on.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     announce: Callable[[str], None] = lambda model: None
     models: Callable[[], Mapping[str, ModelPreset]] = dict
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tracing: Tracing | None = None
 
     def state(self, model: str) -> dict[str, Any]:
         """A dict of the model's that outlives reloads: permits, a breaker's memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import structlog
 from tornado.routing import PathMatches, Rule
@@ -32,6 +33,7 @@ from server.handlers.openai import ChatCompletionsHandler, V1ModelHandler, V1Mod
 from server.handlers.socket import LogSocketHandler, SocketHandler, StreamSocketHandler
 from server.handlers.streams import StreamsHandler
 from server.services import Services
+from server.traced import TracedApplication
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +76,8 @@ ROUTES: list[Rule] = [
 
 
 def make_app(services: Services) -> Application:
-    return Application(
+    make = Application if services.tracing is None else partial(TracedApplication, services.tracing)
+    return make(
         ROUTES,
         default_handler_class=NotFoundHandler,
         log_function=_log_request,

@@ -23,6 +23,7 @@ from server.requests import Arrival, Asked, decode_body, parse_inference, parse_
 from server.services import Services
 from server.sinks import LogSocketSink, SocketSink, SocketWriter
 from server.subscription import Subscription
+from server.traced_socket import SocketTrace
 from server.wire import Tag
 
 log = structlog.get_logger(__name__)
@@ -59,8 +60,11 @@ Work = Callable[[Tag | None, _Talk], Coroutine[Any, Any, None]]
 class Conversation:
     """The ops of one socket. `receive` answers at once; what takes time runs in a task of its own."""
 
-    def __init__(self, services: Services, writer: SocketWriter, owner: str, request_id: str) -> None:
+    def __init__(
+        self, services: Services, writer: SocketWriter, owner: str, request_id: str, trace: SocketTrace | None = None
+    ) -> None:
         self._services = services
+        self._trace = trace
         self._writer = writer
         self._owner = owner
         self._request_id = request_id
@@ -134,8 +138,14 @@ class Conversation:
 
     def _begin_stream(self, tag: Tag | None, models: list[str] | tuple[str, ...], asked: Asked) -> None:
         self._make_room(tag)
+        if self._trace is None:
+            self._open_stream(tag, models, asked)
+        else:
+            self._trace.infer(asked.request.request_id, partial(self._open_stream, tag, models, asked))
+
+    def _open_stream(self, tag: Tag | None, models: list[str] | tuple[str, ...], asked: Asked) -> asyncio.Task[None]:
         stream = self._services.streams.open(asked.request, models, owner=self._owner, resumable=asked.resumable)
-        self._start(tag, _Talk(stream=stream), partial(self._follow, stream=stream, after=-1))
+        return self._start(tag, _Talk(stream=stream), partial(self._follow, stream=stream, after=-1))
 
     def _resume(self, tag: Tag, body: dict[str, Any]) -> None:
         _only(body, "stream_id", "after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -16,12 +16,16 @@ from pipeline.messages import Failure, Result
 from pipeline.presets import MODELS
 from pipeline.runtime import Runtime
 from pipeline.streams import Streams
+from pipeline.traced import hearing
 from server.access import Access
 from server.catalogue import describe_change, describe_model, list_models, list_presets
 from server.metrics import Metrics
 from server.options import Options
 from server.recent import remember
 from server.served import ServedModels
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +61,10 @@ class Closable(Protocol):
 
 @dataclass
 class Services:
-    """`ready` is what /readyz says: set once the server serves, cleared when it drains."""
+    """`ready` is what /readyz says: set once the server serves, cleared when it drains.
+
+    `tracing` is there where requests are traced.
+    """
 
     options: Options
     access: Access
@@ -65,6 +72,7 @@ class Services:
     streams: Streams
     jobs: JobRunner
     served: ServedModels
+    tracing: Tracing | None = None
     feed: Feed = field(default_factory=Feed)
     ready: bool = False
     answering: Answering = field(default_factory=Answering)
@@ -76,7 +84,7 @@ class Services:
     def __post_init__(self) -> None:
         self.metrics.watch(self.runtime, self.streams, self.sockets, self.jobs)
         self.jobs.on_change = self._tell_job
-        self.streams.on_outcome = self._hear
+        self.streams.on_outcome = self._hear if self.tracing is None else hearing(self.tracing, self._hear)
         self.runtime.context.announce = self._announce
 
     def _hear(self, outcome: Result | Failure) -> None:

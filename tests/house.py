@@ -23,14 +23,15 @@ MAY_IMPORT = {
 CLIENT = "server.client"
 """The command line talks to a server over HTTP; of ours it knows only `run`, to start one."""
 
-RUNNER_MAY_IMPORT = {"eventlog", "errors", "presets", "store", "schema", "silence", "yamlfile"}
-"""What the runner knows of the pipeline: the logs and the presets, nothing of an inference."""
+RUNNER_MAY_IMPORT = {"eventlog", "errors", "otel", "presets", "store", "schema", "silence", "tracing", "yamlfile"}
+"""What the runner knows of the pipeline: the logs, the presets and the traces, nothing of an inference."""
 
 ONLY_IN = {
     "tornado": {"run", "server"},
     "watchdog": {"infraforge_runner.watch"},
     "aiobotocore": {"pipeline.providers.aws", "infraforge_runner.stack"},
     "botocore": {"pipeline.providers.aws_errors", "infraforge_runner.stack"},
+    "opentelemetry": {"pipeline.otel"},
 }
 
 

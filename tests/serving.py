@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgpack
@@ -22,6 +22,9 @@ import run
 from pipeline.providers.scripted import Scripted
 from server.options import parse
 from server.services import Services
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 STAGES = ["decode_frames", "route_model", "fit_frames", "limit", "invoke", "normalize_envelope"]
 
@@ -127,11 +130,12 @@ async def serving(
     models: Mapping[str, Mapping[str, Any]] | None = None,
     stages: list[Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    traces: Tracing | None = None,
 ) -> AsyncIterator[Server]:
     """`models` are presets by name, in place of the shipped ones; `flags` are those of run.py."""
     write_presets(folder / "presets", models or {}, stages)
     arguments = ["--port", "0", "--presets", str(folder / "presets"), "--data", str(folder / "data"), "--drain", "0.1"]
-    async with run.running(parse([*arguments, *flags], environ or {})) as (services, url):
+    async with run.running(parse([*arguments, *flags], environ or {}), traces) as (services, url):
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as http:
             yield Server(services, url, http)

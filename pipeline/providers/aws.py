@@ -19,25 +19,34 @@ from pipeline.providers.aws_errors import NO_CREDENTIALS, harmless, masked, tran
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
+    from pipeline.otel import Tracing
+
 __all__ = ["NO_CREDENTIALS", "Clients", "harmless", "masked", "translate", "translating"]
 
 CONNECT: Final = 5.0  # seconds; a client serves many models, so this is no preset's to say
 SILENCE: Final = 3600.0  # seconds between two reads, as AWS advises; `invoke` holds each model to its own times
 
 _DATA: Final = ("_retry", "endpoints", "partitions", "sdk-default-configuration")
+_RUNTIMES: Final = {"bedrock-runtime", "sagemaker-runtime"}  # the services that ask models
 _SERVICE_DATA: Final = ("service-2", "endpoint-rule-set-1")
 
 
 class Clients:
     """Long-lived aiobotocore clients. A failure is not kept: the next who asks tries again."""
 
-    def __init__(self, max_connections: int = 4000, prepare: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self,
+        max_connections: int = 4000,
+        prepare: Callable[[Any], None] | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         """`max_connections` bounds a client's calls at once; further ones would wait without an error.
 
-        `prepare` is given every client that is made.
+        `prepare` is given every client that is made. With `tracing`, what asks a model carries its context.
         """
         self._max_connections = max_connections
         self._prepare = prepare
+        self._tracing = tracing
         self._session: AioSession | None = None
         self._made: dict[tuple[str, str | None], asyncio.Task[Any]] = {}
 
@@ -71,6 +80,9 @@ class Clients:
                 raise Unavailable(NO_CREDENTIALS)
             if self._prepare is not None:
                 self._prepare(client)
+            # Not of the others: they are asked by tasks that live on, long after the request which began them.
+            if self._tracing is not None and service in _RUNTIMES:
+                client.meta.events.register(f"before-send.{service}", self._tracing.before_send)
         return client
 
     def _forget_failed(self, key: tuple[str, str | None], making: asyncio.Task[Any]) -> None:

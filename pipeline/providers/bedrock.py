@@ -20,7 +20,7 @@ _UNTRIED: Final = Availability("unknown", "it has not been asked yet: AWS's cred
 def create(options: Mapping[str, Any], context: Context) -> Bedrock:
     """The provider. It takes no options: all it needs stands in the model's preset and in AWS's own settings."""
     check(options, NoOptions)
-    return Bedrock()
+    return Bedrock(context)
 
 
 class Bedrock:
@@ -28,8 +28,8 @@ class Bedrock:
 
     takes = frozenset({"tools"})
 
-    def __init__(self) -> None:
-        self._clients = Clients(prepare=converse_media.install)
+    def __init__(self, context: Context) -> None:
+        self._clients = Clients(prepare=converse_media.install, tracing=context.tracing)
         self._known: dict[tuple[str, str | None], Availability] = {}
 
     async def close(self) -> None:

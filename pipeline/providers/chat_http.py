@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Collection
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -19,6 +19,9 @@ from pipeline.errors import ForgelineError, ModelError, Unavailable
 from pipeline.messages import Reply
 from pipeline.providers.chat_answer import AnswerReader, begin_answer
 from pipeline.providers.chat_errors import error_for_status, message_in_body, read_retry_after
+
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
 
 MAX_ERROR_BODY: Final = 64 * 1024  # bytes that are read of an error's body
 ERROR_BODY_TIME: Final = 2.0  # seconds that its arrival may take
@@ -33,7 +36,8 @@ _BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, RuntimeErro
 class ChatHttp:
     """One long-lived HTTP session for all models of a provider."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self._tracing = tracing
         self._session: aiohttp.ClientSession | None = None
         self._lingering: set[aiohttp.ClientResponse] = set()
 
@@ -52,6 +56,7 @@ class ChatHttp:
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),
+                trace_configs=None if self._tracing is None else [_carrying(self._tracing)],
             )
         return self._session
 
@@ -122,6 +127,17 @@ class _Blocks:
             return await self._read()
         except _BROKEN as error:
             raise ModelError("The model's answer broke off: the connection was lost.") from error
+
+
+def _carrying(tracing: Tracing) -> aiohttp.TraceConfig:
+    """Each request takes the trace along that it is part of."""
+
+    async def begin(session: object, context: object, params: aiohttp.TraceRequestStartParams) -> None:
+        tracing.outgoing(params.headers, params.url.host, params.url.port)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(begin)
+    return config
 
 
 async def _slices(body: bytes) -> AsyncGenerator[memoryview, None]:

@@ -34,8 +34,8 @@ class Emd:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._clients = Clients()
-        self._router = Router(self._clients)
+        self._clients = Clients(tracing=context.tracing)
+        self._router = Router(self._clients, context.tracing)
         self._regions: dict[str | None, Region] = {}
 
     async def close(self) -> None:

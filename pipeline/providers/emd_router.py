@@ -6,7 +6,7 @@ No provider of its own. The router serves what EMD put on ECS, and wants a key o
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from yarl import URL
@@ -17,15 +17,18 @@ from pipeline.providers.aws import Clients, harmless, translate
 from pipeline.providers.chat_http import ChatHttp
 from pipeline.providers.emd_sagemaker import Gone
 
+if TYPE_CHECKING:
+    from pipeline.otel import Tracing
+
 SECRET: Final = "EMD-APIKey-Secrets"  # noqa: S105 - its name
 
 
 class Router:
     """One session for all models; the keys of each region, read once and again after a 401."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, tracing: Tracing | None = None) -> None:
         self._clients = clients
-        self._http = ChatHttp()
+        self._http = ChatHttp(tracing)
         self._keys: dict[str | None, dict[str, str]] = {}
 
     async def close(self) -> None:

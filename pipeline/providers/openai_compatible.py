@@ -21,7 +21,7 @@ from pipeline.stage import Availability, Context
 def create(options: Mapping[str, Any], context: Context) -> OpenAICompatible:
     """The provider. It takes no options: all it needs stands in the model's preset."""
     check(options, NoOptions)
-    return OpenAICompatible()
+    return OpenAICompatible(context)
 
 
 class OpenAICompatible:
@@ -29,8 +29,8 @@ class OpenAICompatible:
 
     takes = TAKES
 
-    def __init__(self) -> None:
-        self._http = ChatHttp()
+    def __init__(self, context: Context) -> None:
+        self._http = ChatHttp(context.tracing)
 
     async def start(self) -> None:
         """Makes the session, which needs a running loop; `open` does it too, if nobody did."""

@@ -19,6 +19,7 @@ from server.errors import MethodNotAllowed, Unauthorized
 from server.handlers.door import Door
 from server.joblogs import Beginning
 from server.sinks import SocketWriter
+from server.traced_socket import SocketTrace
 from server.wire import SOCKET_FORMATS
 
 KEY_PROTOCOL = "forgeline.key."
@@ -74,7 +75,9 @@ class SocketHandler(Door, WebSocketHandler):
         stream.set_nodelay(True)
         socket_format = SOCKET_FORMATS[self.selected_subprotocol or next(iter(SOCKET_FORMATS))]
         writer = self._end.enter_context(SocketWriter(stream, socket_format, services.options.heartbeat))
-        self._conversation = Conversation(services, writer, self.owner, self.request_id)
+        tracing = services.tracing
+        trace = None if tracing is None else SocketTrace(tracing, self.request.headers, self.address)
+        self._conversation = Conversation(services, writer, self.owner, self.request_id, trace)
         services.sockets.add(self)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
