@@ -6,6 +6,7 @@ What is to be done with a block stands in a comment right above it:
     <!-- preset: NAME -->      a file of a folder of presets, held against the product's own checker
     <!-- file: NAME -->        a file of the package on PLUGINS.md
     <!-- terminal: N -->       of GETTING-STARTED.md, as is <!-- save: NAME -->
+    <!-- run: NAME -->         of OPERATION.md: tests/deploy run it
     <!-- checked by TEST -->   another test runs it
     <!-- not run: REASON -->
 """

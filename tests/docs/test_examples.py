@@ -22,11 +22,17 @@ MARKS = {
     "file": None,
     "save": None,
     "terminal": None,
+    "run": {"install", "start", "backup", "restore", "upgrade"},
     "not run": None,
 }
 """What a mark may begin with; and what may follow, where that is one of a few."""
 
-ONLY_ON = {"file": "docs/PLUGINS.md", "save": "docs/GETTING-STARTED.md", "terminal": "docs/GETTING-STARTED.md"}
+ONLY_ON = {
+    "file": "docs/PLUGINS.md",
+    "save": "docs/GETTING-STARTED.md",
+    "terminal": "docs/GETTING-STARTED.md",
+    "run": "docs/OPERATION.md",
+}
 """The pages whose tests know what to do with these."""
 
 

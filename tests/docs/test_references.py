@@ -31,8 +31,12 @@ def test_the_readme_leads_to_every_page() -> None:
 OF_OTHERS = {
     "aws": {"--profile"},
     "cdk": {"--force"},
-    "docker run": {"--init"},
+    "docker": {"--init", "--pid", "--read-only", "--stop-timeout", "--tmpfs"},
     "emd deploy": {"--model-id", "--model-tag", "--instance-type", "--engine-type", "--service-type", "--extra-params"},
+    "git clone": {"--branch"},
+    "pip install": {"--editable"},
+    "systemctl": {"--now"},
+    "tar": {"--create", "--directory", "--extract", "--file", "--warning"},
     "forgeline": {"--install-completion", "--help"},
     "sky launch": {"--dryrun"},
 }

@@ -31,6 +31,11 @@ PROSE = {
     ("docs/METRICS.md", "question"): "its names are checked with all that pages say of metrics",
     ("docs/SECURITY.md", "what"): "bounds in words; tests/fuzz and tests/server/test_bodies.py show them",
     ("docs/ARCHITECTURE.md", "word"): "a glossary",
+    ("docs/CONSOLE.md", "what"): "figures, which tests/console/test_busy.py and test_long_log.py print",
+    ("docs/OPERATION.md", "*"): "tests/deploy/test_documents.py holds it to the code",
+    ("docs/PERFORMANCE.md", "*"): "the benchmark's rows, whose figures `--publish` writes",
+    ("docs/TRACES.md", "*"): "tests/test_docs_of_traces.py holds it to the code",
+    ("benchmarks/README.md", "where"): "a map of its folder",
     ("docs/COMPARISON.md", "*"): "other people's programs",
     ("docs/CONTRIBUTING.md", "*"): "walks; test_references.py checks their paths",
 }

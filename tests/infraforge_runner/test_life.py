@@ -42,7 +42,8 @@ async def test_each_process_is_asked_to_end_once_and_has_time_for_it(tmp_path: P
             status, answer = await post(server, f"/api/hyperpod/jobs/{job_id}/cancel")
             assert (status, answer["job"]["job_id"]) == (202, job_id)
         job = await ended(server, job_id)
-        assert (job["status"], job["result"]["error"]) == ("cancelled", "It was cancelled.")
+        assert job["status"] == "cancelled"
+        assert job["result"]["error"].startswith("It was cancelled.")
         lines = (await log_of(server, job_id)).decode().splitlines()
         assert lines[:2] == ["ready", "[forgeline] It was cancelled. What it has started is ended now."]
         by_script = [line for line in lines[2:] if line != "Terminated"]  # which bash says of its sleep
