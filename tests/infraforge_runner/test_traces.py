@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.aio import comes_true, unhurried
-from tests.infraforge_runner.sites import TOOLS, make_checkout, needs_cdk
 from tests.infraforge_runner.cloudformation import LocalAws, local_aws
 from tests.infraforge_runner.living import MODELS, SECONDS, UNTIL_TOLD, kill_supervisor, let_go, supervisors
+from tests.infraforge_runner.sites import TOOLS, make_checkout, needs_cdk
 from tests.jobs import ended, post, said, submit, write_hyperpod
 from tests.processes import ROOT, running
 from tests.serving import write_presets
