@@ -41,6 +41,7 @@ class Runner:
     def _measure(self, scenario: Scenario) -> None:
         """The order is turned round each time. A side that has failed once is not asked again."""
         print(f"{scenario.name} ...", file=sys.stderr, flush=True)
+        self.world.end("forgeline")  # it keeps streams that have ended, and so the last row's are not on this one
         lines = [
             Line(scenario=scenario.name, beside=scenario.beside, label=one.label, unit=one.unit, aim=one.aim, rounds={})
             for one in scenario.figures

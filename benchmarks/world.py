@@ -66,21 +66,26 @@ class World:
     def target(self, name: str) -> Target:
         """Raises StartFailed."""
         if name not in self._targets:
-            target = self._targets[name] = self._start(name, name)
+            target = self._targets[name] = self._start(name)
             self._ends.callback(target.served.end)
         return self._targets[name]
+
+    def end(self, name: str) -> None:
+        """Ends a target, if it runs; who asks for it next gets one that has done nothing yet."""
+        if name in self._targets:
+            self._targets.pop(name).served.end()
 
     @contextlib.contextmanager
     def fresh(self, name: str) -> Iterator[Target]:
         """One that has done nothing yet, which ends with the block."""
-        target = self._start(name, f"{name}-{os.urandom(4).hex()}")
+        target = self._start(name)
         try:
             yield target
         finally:
             target.served.end()
 
-    def _start(self, name: str, folder: str) -> Target:
-        work = self.work / folder
+    def _start(self, name: str) -> Target:
+        work = self.work / f"{name}-{os.urandom(4).hex()}"
         work.mkdir()
         return self._starts[name](self.measured, self.upstream.served.port, work)
 

@@ -197,9 +197,8 @@ class LogCursor:
                 tail._waiting.discard(self._waiting)  # nudged or cancelled: the tail did not take it out
                 self._waiting = None
         else:
-            await asyncio.sleep(
-                0
-            )  # a follower with much to read, whose client takes it at once, lets others have a turn
+            # A follower with much to read, whose client takes it at once, lets others have a turn.
+            await asyncio.sleep(0)
         if self._error is not None:
             raise self._error
         part = tail.part_at(self.position)

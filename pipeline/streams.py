@@ -6,6 +6,7 @@ Every answer is a stream: one pipeline run per model, all writing to one log, th
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 RECORD_BYTES = 64  # what a record weighs in memory beside its text
 ENVELOPE_BYTES = 2048  # what an envelope weighs beside its texts
+FORGOTTEN_AT_ONCE = 8  # old streams, when a new one begins
 MAX_HELD = 256_000_000  # bytes that the logs of all streams may hold together
 
 
@@ -76,6 +78,7 @@ class Stream:
     task: asyncio.Task[None] | None = None
     stopped: ForgelineError | None = None
     outcomes: dict[str, Result | Failure] = field(default_factory=dict)
+    kept_until: float = math.inf  # by the loop's clock
     _grace: asyncio.TimerHandle | None = None
 
     def attach(self, after: int = -1) -> Cursor[Record]:
@@ -119,7 +122,7 @@ class Streams:
         self._grace = grace
         self._streams: dict[str, Stream] = {}
         self._running: set[Stream] = set()
-        self._ended: deque[tuple[float, Stream]] = deque()
+        self._ended: deque[Stream] = deque()
         self._held = 0
         self._draining = False
         self.readers_cut = 0
@@ -157,9 +160,9 @@ class Streams:
 
     def get(self, stream_id: str, owner: str) -> Stream:
         """The stream with this id. Raises UnknownStream, also where it is somebody else's."""
-        self._forget_old()
         stream = self._streams.get(stream_id)
-        if stream is None or not secrets.compare_digest(stream.owner, owner):
+        is_over = stream is None or stream.kept_until < asyncio.get_running_loop().time()
+        if stream is None or is_over or not secrets.compare_digest(stream.owner, owner):
             raise UnknownStream("There is no such stream, or not any more.")
         return stream
 
@@ -252,15 +255,23 @@ class Streams:
         self._runtime.release(edition)
         self._running.discard(stream)
         if stream.kept:
-            self._ended.append((asyncio.get_running_loop().time(), stream))
+            stream.kept_until = asyncio.get_running_loop().time() + self._keep
+            self._ended.append(stream)
         else:
             self._forget(stream)
 
     def _forget_old(self) -> None:
-        """Forgets what ended long ago, and more than that where the logs hold too much."""
+        """Forgets what ended long ago, some at a time, and more than that where the logs hold too much.
+
+        To give back a stream of 2,000 chunks takes 0.1 ms, and after a pause there may be thousands of them.
+        """
         now = asyncio.get_running_loop().time()
-        while self._ended and (self._ended[0][0] + self._keep < now or self._held > MAX_HELD):
-            self._forget(self._ended.popleft()[1])
+        for _ in range(FORGOTTEN_AT_ONCE):
+            if not self._ended or self._ended[0].kept_until >= now:
+                break
+            self._forget(self._ended.popleft())
+        while self._ended and self._held > MAX_HELD:
+            self._forget(self._ended.popleft())
 
     def _forget(self, stream: Stream) -> None:
         del self._streams[stream.id]

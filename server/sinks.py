@@ -82,13 +82,26 @@ class SocketWriter:
 
     async def send_frames(self, frames: bytes) -> None:
         """The same, for what is framed already."""
-        async with self._turn:
-            if self._written is not None:  # the last writer was cancelled, and left its batch in the buffer
-                await asyncio.shield(self._written)
-            self._written = self._stream.write(frames)
-            await asyncio.shield(self._written)
-            self._written = None
-            self._silence.heard()
+        if self._is_writing or self._turn.locked():
+            async with self._turn:
+                await self._taken()
+                await self._write(frames)
+        else:  # to take a turn costs 2 µs, a tenth of what a line of a log costs each of its followers
+            await self._write(frames)
+
+    @property
+    def _is_writing(self) -> bool:
+        return self._written is not None and not self._written.done()
+
+    async def _write(self, frames: bytes) -> None:
+        self._written = self._stream.write(frames)
+        await self._taken()
+        self._silence.heard()
+
+    async def _taken(self) -> None:
+        """Waits for what is on its way, be it of a writer who was cancelled meanwhile."""
+        if self._written is not None:
+            await (asyncio.shield(self._written) if self._is_writing else self._written)
 
     async def send_message(self, message: Mapping[str, Any], tag: Tag | None) -> None:
         await self.send([self.format.pack(tagged(message, tag))])
