@@ -130,12 +130,13 @@ async def running(options: Options, traces: Tracing | None = None) -> AsyncItera
 
 
 def spare_the_collector() -> None:
-    """What is there now stays, and needs no look; of what requests make, hardly anything is left to be collected.
+    """What is there now stays, and needs no look; what requests make goes without one: it holds itself in no circle.
 
-    That takes 4 % off the CPU of a request, and the pauses of 20 ms that a look at everything makes.
+    That takes 4 % off the CPU of a request, and the pauses of 20 ms that a look at everything makes. A quarter of a
+    million objects later there is such a look all the same.
     """
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(10_000, 5, 5)
 
 
 def make_services(options: Options, watcher: Watcher, traces: Tracing | None = None) -> Services:

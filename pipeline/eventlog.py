@@ -146,13 +146,14 @@ class Cursor(Generic[T]):
 
     def cut(self, error: ForgelineError) -> None:
         """Ends this cursor, also in the middle of a `read`: every read from now on raises `error`."""
-        self._error = error
+        self._error, on_cut = error, self.on_cut
         self.close()
         self.nudge()
-        if self.on_cut is not None:
-            self.on_cut()
+        if on_cut is not None:
+            on_cut()
 
     def close(self) -> None:
+        self.on_cut = None  # what it holds holds this cursor: without that, the collector need not come for either
         self._log._detach(self)
 
     def __enter__(self) -> Self:

@@ -252,6 +252,7 @@ class Streams:
                 self._fail(stream, model, stream.stopped or Internal())
         self._append(stream, [Complete()])
         stream.log.end()
+        stream.log.on_idle = None  # it holds the stream, which holds the log
         self._runtime.release(edition)
         self._running.discard(stream)
         if stream.kept:
