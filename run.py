@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("forgeline")
 
-HEADER_SECONDS = 75  # for the headers of a request to come, and for an idle connection to ask again: longer than the
-# 60 s that proxies keep one, or they would send a request into a connection that is just being closed
+# For the headers of a request to come, and for an idle connection to ask again: longer than the 60 s that proxies keep
+# one, or they would send a request into a connection that is just being closed.
+HEADER_SECONDS = 75
 MAX_HEADERS = 65_536  # bytes
 GENERATED_PRESETS = "presets"  # the folder, under --data, of the models that deploys have made available
 LAST_WORDS = 2.0  # seconds for what has been answered to be written

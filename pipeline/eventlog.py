@@ -33,7 +33,7 @@ class EventLog(Generic[T]):
         self._cursors: set[Cursor[T]] = set()
         self._readers_waiting: list[asyncio.Future[None]] = []
         self._writers_waiting: list[asyncio.Future[None]] = []
-        self._look_at: float = MAX_LAG  # the size up to which no cursor can be too far behind
+        self._uncrowded_up_to: float = MAX_LAG  # the size up to which no cursor can be too far behind
 
     def extend(self, records: Sequence[T], size: int = 0) -> None:
         self.records += records
@@ -59,11 +59,11 @@ class EventLog(Generic[T]):
     @property
     def crowded(self) -> bool:
         """Whether a cursor is so far behind that the writer should `pace` itself."""
-        if self.size <= self._look_at:
+        if self.size <= self._uncrowded_up_to:
             return False
         slowest = min((cursor.seen for cursor in self._cursors), default=self.size)
-        self._look_at = MAX_LAG + min(slowest, self.size)
-        return self.size > self._look_at
+        self._uncrowded_up_to = MAX_LAG + min(slowest, self.size)
+        return self.size > self._uncrowded_up_to
 
     async def pace(self) -> int:
         """Lets cursors that are too far behind catch up, for `PATIENCE` at most; then cuts them off: so many."""
@@ -130,9 +130,9 @@ class Cursor(Generic[T]):
                 self._waiting = None
         if self._error is not None:
             raise self._error
+        if len(log.records) - self.position > MAX_BATCH:
+            await asyncio.sleep(0)  # there is much to catch up with: the others have their turn
         batch = log.records[self.position : self.position + MAX_BATCH]
-        if len(batch) == MAX_BATCH:
-            await asyncio.sleep(0)  # there may be much more of it: the others have their turn
         self.position += len(batch)
         if self.position >= len(log.records):
             self.seen = log.size

@@ -207,7 +207,7 @@ Close = Callable[[], Awaitable[None] | None]
 class Closing(Generic[T]):
     """An async iterable of batches that can be closed at any point, and then closes what it holds.
 
-    A batch is what came at once, and never empty. One by one, each token would pay for the whole way anew: 1.2 µs.
+    A batch is what came at once. One by one, each token would pay for the whole way anew: 1.2 µs.
 
     `__aiter__` hands out the generator itself, so iterating costs nothing extra. `aclose()` of a
     generator that was never started runs none of its code, `finally` included; so what has to be

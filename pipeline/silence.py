@@ -10,30 +10,26 @@ from typing import Self
 class SilenceTimer:
     """Calls back each time that nothing was heard for `seconds`; a context manager.
 
-    Silence counts from its begin; where that is `paused`, from the first thing `heard`. One timer that compares times:
-    hearing something costs an assignment, a timer for each token 5.6 µs.
+    One timer that compares times: hearing something costs an assignment, a timer for each token 5.6 µs.
     """
 
-    def __init__(self, seconds: float, callback: Callable[[], object], *, paused: bool = False) -> None:
+    def __init__(self, seconds: float, callback: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
         self._callback = callback
-        self._since: float | None = None if paused else self._loop.time()
+        self._since: float | None = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
     def heard(self) -> None:
         """Silence begins anew from here."""
         self._since = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds, self._look)
 
     def pause(self) -> None:
         """Until something is `heard`, silence doesn't count."""
         self._since = None
 
     def __enter__(self) -> Self:
-        if self._since is not None:
-            self.heard()
+        self._timer = self._loop.call_later(self._seconds, self._look)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -230,13 +230,19 @@ class Streams:
             self._append(stream, [Failure(model, error.again())])
 
     def _append(self, stream: Stream, records: Sequence[Record]) -> None:
-        outcome = records[-1]  # nothing comes after it
-        if isinstance(outcome, Result | Failure):
-            stream.outcomes[outcome.model] = outcome
-            self.on_outcome(outcome)
-        size = sum([RECORD_BYTES + len(one) if type(one) is str else _size(one) for one in records])
+        size, outcomes = 0, []
+        for record in records:
+            if type(record) is str:
+                size += RECORD_BYTES + len(record)
+                continue
+            size += _size(record)
+            if isinstance(record, Result | Failure):
+                outcomes.append(record)
         stream.log.extend(records, size)
         self._held += size
+        for outcome in outcomes:
+            stream.outcomes[outcome.model] = outcome
+            self.on_outcome(outcome)
 
     def _see_it_ended(self, stream: Stream, edition: Edition, task: asyncio.Task[None]) -> None:
         """Ends what was cancelled, be it before its first step."""
@@ -244,12 +250,13 @@ class Streams:
             self._end(stream, edition)
         if not task.cancelled() and task.exception() is not None:
             log.error("stream failed", request_id=stream.request_id, exc_info=task.exception())
+        stream.task = None  # by its error it would hold the request, with its frames, for as long as the stream is kept
 
     def _end(self, stream: Stream, edition: Edition) -> None:
         """Tells a failure for every model that has no outcome, and the last record; gives back what the run held."""
         for model in stream.models:
             if model not in stream.outcomes:
-                self._fail(stream, model, stream.stopped or Internal())
+                self._append(stream, [Failure(model, (stream.stopped or Internal()).again())])
         self._append(stream, [Complete()])
         stream.log.end()
         stream.log.on_idle = None  # it holds the stream, which holds the log
@@ -282,13 +289,13 @@ class Streams:
 def _size(record: Record) -> int:
     """What a record weighs in memory, about."""
     match record:
-        case str():
-            return RECORD_BYTES + len(record)
-        case Delta(_, text) | ToolCallPiece(arguments=text):
+        case str(text) | Delta(_, text) | ToolCallPiece(arguments=text):
             return RECORD_BYTES + len(text)
         case Result():
             return ENVELOPE_BYTES + getsizeof(record.envelope["response"]["content"][0]["text"])
         case Start():
             return ENVELOPE_BYTES + getsizeof(record.request["text"])
-        case Failure() | Complete():
+        case Failure():
             return ENVELOPE_BYTES
+        case Complete():
+            return RECORD_BYTES

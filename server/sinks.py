@@ -54,6 +54,11 @@ class ChunkedSink(Generic[T]):
             await self._handler.flush()
             self._has_begun = True
 
+    def end(self) -> None:
+        """Says that nothing more comes. HTTP/1.0 knows no other end of an answer than that of its connection."""
+        if not self._is_chunked:
+            self._stream.close()
+
     def cut(self) -> None:
         """Ends the connection without the last chunk, so that the client sees that the answer is not whole."""
         self._stream.close()
@@ -101,6 +106,7 @@ class SocketWriter:
     async def _taken(self) -> None:
         """Waits for what is on its way, be it of a writer who was cancelled meanwhile."""
         if self._written is not None:
+            # One that is done has its error still to be raised.
             await (asyncio.shield(self._written) if self._is_writing else self._written)
 
     async def send_message(self, message: Mapping[str, Any], tag: Tag | None) -> None:

@@ -130,12 +130,13 @@ async def test_a_backend_that_ends_after_the_third_token(tmp_path: Path, strike:
         assert (await scrape(sky.server))("retries_total") == 0
 
 
+@pytest.mark.slow
 @struck
 @asynchronous
 async def test_a_backend_that_hangs_between_any_two_tokens(tmp_path: Path, strike: Strike) -> None:
     tokens = list("abcdef")
     async with storm(
-        tmp_path, timeouts={"first_token": 1.0, "between_tokens": 1.0}, breaker=NO_BREAKER, retry=ONCE
+        tmp_path, timeouts={"first_token": 3.0, "between_tokens": 3.0}, breaker=NO_BREAKER, retry=ONCE
     ) as sky:
         sky.up.answer = in_turn(*(stream_of([*tokens[:n], asyncio.Event(), *tokens[n:]]) for n in range(7)))
         calls = sky.blow(70, "/api/stream/m")

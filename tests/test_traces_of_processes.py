@@ -51,6 +51,7 @@ async def test_a_server_exports_what_it_did_and_the_last_of_it_when_it_ends(tmp_
         assert way[-1].attributes["gen_ai.usage.output_tokens"] == 2
 
 
+@pytest.mark.slow
 @unhurried
 async def test_a_collector_that_is_not_there_costs_no_answer_and_holds_up_no_end(tmp_path: Path) -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "10"}

@@ -124,11 +124,11 @@ class _Call:
 async def _watch(events: Events, call: _Call) -> AsyncGenerator[Sequence[Event], None]:
     """Passes the events on; a failure in the middle of an answer counts too."""
     async for batch in events:
-        outcome = batch[-1]  # nothing comes after it
-        if isinstance(outcome, Result):
-            call.succeeded()
-        elif isinstance(outcome, Failure) and isinstance(outcome.error, ModelError | Unavailable):
-            call.failed()
+        for outcome in batch[-1:]:  # nothing comes after it
+            if isinstance(outcome, Result):
+                call.succeeded()
+            elif isinstance(outcome, Failure) and isinstance(outcome.error, ModelError | Unavailable):
+                call.failed()
         yield batch
 
 

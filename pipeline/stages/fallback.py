@@ -33,20 +33,20 @@ class Fallback:
 
     async def _ask_others(self, inference: Inference, proceed: Proceed, first: ForgelineError) -> Events | None:
         preset = inference.models.get(inference.model)
-        error = first
+        code = first.code  # no more of it: an error that is kept here would keep this request, in a circle
         for other in preset.fallback if preset is not None else ():
             log.info(
                 "fallback",
                 request_id=inference.request.request_id,
                 model=inference.model,
                 fallback=other,
-                code=error.code,
+                code=code,
             )
             self._context.tally(inference.model).fallbacks += 1
             try:
                 return await proceed(replace(inference, model=other))
-            except ForgelineError as failed:
-                error = failed
+            except ForgelineError as error:
+                code = error.code
         return None
 
 

@@ -71,7 +71,7 @@ async def _watch(reply: Reply, model: str, seconds: float) -> AsyncGenerator[Seq
         if task is not None:
             task.cancel()
 
-    with SilenceTimer(seconds, interrupt, paused=True) as timer:  # the first batch is there already
+    with SilenceTimer(seconds, interrupt) as timer:
         try:
             async for batch in reply:
                 timer.pause()

@@ -81,6 +81,7 @@ class InferenceHandler(ApiHandler):
                     if len(batch) == 1:
                         await sink.heartbeat()
                 await deliver(cursor, sink, heartbeat)
+                sink.end()
             except StreamClosedError as error:
                 raise ClientLeft("The client left.") from error
 

@@ -69,6 +69,8 @@ class JobLogsHandler(ApiHandler):
             await self.flush()
             await deliver(self.cursor, sink, self.services.options.heartbeat)
             self.write(encoder.encode_end(jobs.get(job.id).described()))
+            await self.flush()
+            sink.end()
 
 
 def _body(job: Job, file: LogFile, offset: int, end: int, kind: str) -> Iterator[bytes]:

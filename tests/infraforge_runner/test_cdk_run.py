@@ -285,6 +285,7 @@ async def test_what_infraforge_refuses_is_told_in_its_own_words_and_leaves_no_st
         assert (await get(server, "/api/hyperpod/stacks"))["stacks"] == []
 
 
+@pytest.mark.slow
 @in_its_time
 async def test_a_cancel_says_what_cloudformation_goes_on_with(site: Site) -> None:
     site.aws.gate.close()

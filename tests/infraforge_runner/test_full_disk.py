@@ -55,10 +55,8 @@ async def test_a_job_whose_log_finds_no_room_fails_with_its_end_on_disk(tmp_path
     async with serving(tmp_path, models=MODELS) as server:
         job_id = (await submit(server))["job_id"]
         job = await ended(server, job_id)
-        assert (job["status"], job["result"]["error"]) == (
-            "failed",
-            "Its log can't be written: No space left on device.",
-        )
+        assert job["status"] == "failed"
+        assert job["result"]["error"].startswith("Its log can't be written: No space left on device.")
         assert JobDirectory(disk / "jobs" / job_id).read_status().status == "failed"
         log = await log_of(server, job_id)
         assert "".join(f"{number}\n" for number in range(1, 1000000)).encode().startswith(log)

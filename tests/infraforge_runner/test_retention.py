@@ -31,6 +31,7 @@ def finished(jobs: Path, created_at: str = NOW) -> str:
     return JobDirectory.create(jobs, make_spec(created_at=created_at), status, b"true").path.name
 
 
+@pytest.mark.slow
 @unhurried
 async def test_the_oldest_that_have_finished_go_and_never_one_that_has_not(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "jobs"

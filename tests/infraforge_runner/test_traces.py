@@ -140,6 +140,7 @@ async def test_a_job_outlives_its_server_and_tells_its_trace_all_the_same(folder
         assert collector.one("job deploy").parent == collector.one("POST /api/hyperpod/deploy").id
 
 
+@pytest.mark.slow
 @unhurried
 async def test_a_collector_that_is_not_there_holds_up_no_job(folder: Path) -> None:
     write_hyperpod(folder / "presets", deploy="true", timeout=SECONDS)

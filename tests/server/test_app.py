@@ -56,11 +56,15 @@ async def test_an_address_that_is_no_text_is_400(tmp_path: Path, path: str) -> N
         check_error(await line.ask(b'{"text":"hi"}', path), 400, "invalid_request")
 
 
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
 @asynchronous
-async def test_an_http_1_0_client_is_answered_and_its_stream_ends_with_its_connection(tmp_path: Path) -> None:
+async def test_an_http_1_0_client_is_answered_and_its_stream_ends_with_its_connection(
+    tmp_path: Path, connection: str
+) -> None:
     async with serving(tmp_path, models={"m": says("say:Hello there")}) as server, connected(server) as line:
         body = b'{"text":"hi"}'
-        await line.send(head("/api/stream/m", length=len(body)).replace(b"HTTP/1.1", b"HTTP/1.0") + body)
+        asked = head("/api/stream/m", length=len(body), Connection=connection)
+        await line.send(asked.replace(b"HTTP/1.1", b"HTTP/1.0") + body)
         assert text_of(check_stream((await line.answer()).events)["m"]) == "Hello there"
 
 

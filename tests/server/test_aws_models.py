@@ -79,6 +79,7 @@ async def test_a_video_goes_whole_to_nova_and_as_frames_to_the_others(tmp_path: 
         assert media(asked.body) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["claude4", "gemma-3-4b"])
 @asynchronous
 async def test_200_streams_of_200_chunks_come_whole_while_a_third_of_the_clients_leave(

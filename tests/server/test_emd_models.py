@@ -203,6 +203,7 @@ async def test_nothing_of_the_account_leaks_into_an_answer_or_a_log_line(
     assert not [secret for secret in SECRETS if secret in shown + out + err]
 
 
+@pytest.mark.slow
 @every_service
 @asynchronous
 async def test_100_streams_at_once_come_whole_and_a_third_that_leave_end_their_calls(

@@ -12,11 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.messages import InferenceRequest
 from tests.aio import asynchronous
 from tests.serving import Server, says, serving
 
-MODELS = {"short": says("say:Hello there; usage:3,2"), "long": says("chunks:300; usage:3,300")}
-REQUESTS = 5
+MODELS = {
+    "short": says("say:Hello there; usage:3,2"),
+    "long": says("chunks:300; usage:3,300"),
+    "falls": says("fail:unavailable", fallback=["fails", "short"]),
+    "fails": says("fail:unavailable"),
+    "hangs": says("say:Hello; hang"),
+}
+STAGES = ["decode_frames", "fallback", "route_model", "fit_frames", "limit", "circuit_breaker", "retry", "invoke"]
+REQUESTS = 3
 
 
 @pytest.fixture
@@ -48,6 +56,7 @@ async def garbage_of(server: Server, path: str, body: object, **headers: str) ->
     ("path", "body"),
     [
         ("/api/models/short", {"text": "Hi"}),
+        ("/api/models/falls", {"text": "Hi"}),
         ("/api/stream/long", {"text": "Hi"}),
         ("/api/multi-inference", {"text": "Hi", "models": ["short", "long"]}),
         ("/v1/chat/completions", {"model": "long", "messages": [{"role": "user", "content": "Hi"}], "stream": True}),
@@ -57,5 +66,18 @@ async def garbage_of(server: Server, path: str, body: object, **headers: str) ->
 async def test_requests_leave_nothing_for_the_collector(
     tmp_path: Path, collector: None, path: str, body: object
 ) -> None:
-    async with serving(tmp_path, "--stream-keep", "0", models=MODELS) as server:
+    stages = [*STAGES, "normalize_envelope"]
+    async with serving(tmp_path, "--stream-keep", "0", models=MODELS, stages=stages) as server:
         assert await garbage_of(server, path, body) == {}
+
+
+@asynchronous
+async def test_a_stream_whose_client_has_left_keeps_its_text_and_not_its_request(
+    tmp_path: Path, collector: None
+) -> None:
+    async with serving(tmp_path, models=MODELS) as server:
+        async with server.live("/api/stream/hangs", {"text": "Hi"}) as live:
+            await live.next()
+        await server.ended()
+        gc.collect()
+        assert [one for one in gc.get_objects() if isinstance(one, InferenceRequest)] == []

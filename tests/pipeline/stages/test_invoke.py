@@ -115,8 +115,8 @@ async def test_who_is_cancelled_while_the_model_is_silent_is_cancelled_and_not_t
 async def test_who_is_cancelled_in_the_very_moment_of_silence_is_cancelled() -> None:
     async def silent() -> AsyncGenerator[Sequence[Part], None]:
         try:
-            yield ["a"]
             await asyncio.Event().wait()
+            yield ["never"]
         except asyncio.CancelledError:  # of the silence; now comes that of the reader
             task.cancel()
             raise
