@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ class World:
     def target(self, name: str) -> Target:
         """Raises StartFailed."""
         if name not in self._targets:
-            target = self._targets[name] = self._start(name)
+            target = self._targets[name] = self._start(name, name)
             self._ends.callback(target.served.end)
         return self._targets[name]
 
@@ -74,18 +75,19 @@ class World:
         """Ends a target, if it runs; who asks for it next gets one that has done nothing yet."""
         if name in self._targets:
             self._targets.pop(name).served.end()
+            shutil.rmtree(self.work / name)
 
     @contextlib.contextmanager
     def fresh(self, name: str) -> Iterator[Target]:
         """One that has done nothing yet, which ends with the block."""
-        target = self._start(name)
+        target = self._start(name, f"{name}-{os.urandom(4).hex()}")
         try:
             yield target
         finally:
             target.served.end()
 
-    def _start(self, name: str) -> Target:
-        work = self.work / f"{name}-{os.urandom(4).hex()}"
+    def _start(self, name: str, folder: str) -> Target:
+        work = self.work / folder
         work.mkdir()
         return self._starts[name](self.measured, self.upstream.served.port, work)
 
