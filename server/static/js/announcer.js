@@ -7,10 +7,16 @@ const MOST = 3; // sentences at once
 
 let waiting = [];
 
-/** Says something to screen readers, soon. */
+/** Says something to screen readers, soon: what answers a person's own act. */
 export function announce(sentence) {
+  if (waiting.length === 0) setTimeout(say, PAUSE_MS);
+  waiting.unshift(sentence);
+}
+
+/** Says what has changed by itself, after what answers somebody. */
+export function announceChange(sentence) {
+  if (waiting.length === 0) setTimeout(say, PAUSE_MS);
   waiting.push(sentence);
-  if (waiting.length === 1) setTimeout(say, PAUSE_MS);
 }
 
 function say() {

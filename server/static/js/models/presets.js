@@ -1,6 +1,6 @@
 // The presets' state: every file that counts, what is wrong with those that don't, and what has just changed.
 
-import { announce } from '../announcer.js';
+import { announceChange } from '../announcer.js';
 import { h, KeyedList, setText } from '../dom.js';
 import { onNextFrame } from '../frames.js';
 import { plural, time, words } from '../format.js';
@@ -64,7 +64,7 @@ export class Presets {
     const known = changes.indexOf(this.#told);
     const fresh = changes.slice(0, known < 0 ? changes.length : known).reverse();
     this.#told = changes[0] ?? null;
-    if (this.element.checkVisibility()) fresh.map(sentenceOf).forEach(announce);
+    if (this.element.checkVisibility()) fresh.map(sentenceOf).forEach(announceChange);
   }
 }
 
