@@ -133,7 +133,7 @@ async def test_the_pages_policy_lets_no_text_become_markup_a_script_or_a_style(t
 async def test_a_busy_feed_floods_no_screen_reader(tmp_path: Path) -> None:
     """Fifty presets that are saved and a log that is searched while it grows are told in a few sentences."""
     go, models = tmp_path / "go", tmp_path / "presets" / "models"
-    write_hyperpod(tmp_path / "presets", deploy=f"until [ -e {go} ]; do echo line; sleep 0.01; done")
+    write_hyperpod(tmp_path / "presets", deploy=f"until [ -e {go} ]; do echo line; sleep 0.01; done", timeout=120)
     async with serving(tmp_path) as server, browsing(server.url, "models") as page:
         await expect(page.get_by_text("No models yet")).to_be_visible()
         await page.evaluate(LISTEN)
