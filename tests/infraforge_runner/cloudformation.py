@@ -107,6 +107,7 @@ def local_aws() -> Iterator[LocalAws]:
         patch.object(CloudTrailResponse, "lookup_events", lambda response: '{"Events": []}', create=True),
     ):
         try:
+            aws.empty()  # moto keeps what it has for the whole process: another test's stacks
             yield aws
         finally:
             aws.gate.open()
