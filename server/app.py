@@ -40,19 +40,21 @@ log = structlog.get_logger(__name__)
 PING_SECONDS = 20  # between pings on a WebSocket; a peer that answers none of them is gone
 
 ROUTES: list[Rule] = [
+    # They are tried one after the other: what is asked most stands first.
+    url(r"/api/models/([^/]+)", ModelHandler),
+    url(r"/api/stream/([^/]+)", StreamHandler),
+    url(r"/api/multi-inference", MultiInferenceHandler),
+    url(r"/v1/chat/completions", ChatCompletionsHandler),
     url(r"/", ConsoleHandler),
     url(r"/static/(.+)", ConsoleHandler),
     url(r"/healthz", HealthHandler),
     url(r"/readyz", ReadyHandler),
     url(r"/metrics", MetricsHandler),
     url(r"/api/models", ModelsHandler),
-    url(r"/api/models/([^/]+)", ModelHandler),
     url(r"/api/(claude4|nova)", ModelHandler),
     url(r"/api/emd/models", EmdModelsHandler),
     url(r"/api/emd/status", EmdStatusHandler),
     url(r"/api/emd/([^/]+)", EmdHandler),
-    url(r"/api/multi-inference", MultiInferenceHandler),
-    url(r"/api/stream/([^/]+)", StreamHandler),
     url(r"/api/streams/([^/]+)", StreamsHandler),
     url(r"/api/hyperpod/deploy", DeployHandler),
     url(r"/api/hyperpod/destroy", DestroyHandler),
@@ -65,7 +67,6 @@ ROUTES: list[Rule] = [
     url(r"/api/openapi\.json", OpenApiHandler),
     url(r"/api/docs", DocsHandler),
     url(r"/api/docs/(docs\.js|docs\.css)", DocsHandler),
-    url(r"/v1/chat/completions", ChatCompletionsHandler),
     url(r"/v1/messages", MessagesHandler),
     url(r"/v1/models", V1ModelsHandler),
     url(r"/v1/models/([^/]+)", V1ModelHandler),

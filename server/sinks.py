@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Generic, Self, TypeVar, cast
 
 from tornado.http1connection import HTTP1Connection
@@ -34,6 +33,8 @@ class ChunkedSink(Generic[T]):
         self._handler = handler
         self._encoder = encoder
         self._stream = socket_of(handler.request)
+        # Tornado sets it when an answer is finished; until then small writes would wait for the client's delayed ACK.
+        self._stream.set_nodelay(True)
         self._is_chunked = handler.request.version == "HTTP/1.1"
         self._has_begun = False
 
@@ -76,18 +77,18 @@ class SocketWriter:
     def __init__(self, stream: IOStream, format: SocketFormat, heartbeat: float) -> None:
         self.format = format
         self._stream = stream
-        self._opcode = BINARY_FRAME if format.binary else TEXT_FRAME
+        self._heads = BINARY_HEADS if format.binary else TEXT_HEADS
         self._turn = asyncio.Lock()
         self._written: asyncio.Future[None] | None = None
         self._silence = SilenceTimer(heartbeat, self._send_heartbeat)
 
     def frame(self, payload: bytes) -> bytes:
-        return frame(self._opcode, payload)
+        return self._heads[len(payload)] + payload
 
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Waits until the client has taken them. Raises StreamClosedError."""
-        opcode = self._opcode
-        await self.send_frames(b"".join([frame_head(opcode, len(payload)) + payload for payload in payloads]))
+        heads = self._heads
+        await self.send_frames(b"".join([heads[len(payload)] + payload for payload in payloads]))
 
     async def send_frames(self, frames: bytes) -> None:
         """The same, for what is framed already."""
@@ -167,22 +168,30 @@ class LogSocketSink:
         pass
 
 
-TEXT_FRAME, BINARY_FRAME = 0x81, 0x82  # final, unmasked (RFC 6455, 5.2)
+class FrameHeads(dict[int, bytes]):
+    """What stands before a payload in its frame (RFC 6455, 5.2: final, unmasked), by the payload's size.
+
+    To look one up takes a third of the time that it takes to make it: 0.1 µs of a token's 3.7.
+    """
+
+    def __init__(self, opcode: int) -> None:
+        super().__init__()
+        self._first_byte = 0x80 | opcode
+
+    def __missing__(self, size: int) -> bytes:
+        if size < 126:
+            head = bytes((self._first_byte, size))
+        elif size < 65_536:
+            head = struct.pack("!BBH", self._first_byte, 126, size)
+        else:
+            head = struct.pack("!BBQ", self._first_byte, 127, size)
+        if size < MOST_KEPT:
+            self[size] = head
+        return head
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
-    """A payload as one WebSocket frame."""
-    return frame_head(opcode, len(payload)) + payload
-
-
-@lru_cache(maxsize=1024)  # tokens are of few sizes: to look a head up takes a third of the time that it takes to make
-def frame_head(opcode: int, size: int) -> bytes:
-    """What stands before a payload of so many bytes."""
-    if size < 126:
-        return bytes((opcode, size))
-    if size < 65_536:
-        return struct.pack("!BBH", opcode, 126, size)
-    return struct.pack("!BBQ", opcode, 127, size)
+MOST_KEPT = 4096  # bytes: larger messages are so few that their heads are made anew
+TEXT_HEADS, BINARY_HEADS = FrameHeads(1), FrameHeads(2)
 
 
 def write_at_once(stream: IOStream, data: bytes) -> bytes:

@@ -162,8 +162,9 @@ class JsonSocketEncoder:
         self._chunk = head + b'"type":"chunk","seq":%d,"model":' + literal(model) + b',"delta":%b}'
 
     def __call__(self, batch: Sequence[Record], first: int) -> list[bytes]:
+        chunk = self._chunk
         return [
-            self._chunk % (seq, to_json(record)) if type(record) is str else self._event(record, seq)
+            chunk % (seq, to_json(record)) if type(record) is str else self._event(record, seq)
             for seq, record in enumerate(batch, first)
         ]
 

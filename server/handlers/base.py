@@ -46,8 +46,6 @@ class ApiHandler(Door):
     # --- coming in -------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        # Tornado sets it only when an answer is finished, so small flushes would wait for the client's delayed ACK.
-        socket_of(self.request).set_nodelay(True)
         self.services.answering.enter(self)
         try:
             self.admit()

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from tornado.websocket import WebSocketProtocol13
 
-from server import logwire, sinks
+from server import logwire
 from server.handlers.socket import SocketHandler
 from server.sinks import SocketWriter
 from tests.aio import asynchronous, comes_true
@@ -241,11 +241,11 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 async def test_a_part_is_encoded_and_framed_once_for_all(
     tmp_path: Path, encoded: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    framed = []
+    framed, frame = [], SocketWriter.frame
 
     def count(writer: SocketWriter, payload: bytes) -> bytes:
         framed.append(payload)
-        return sinks.frame(sinks.TEXT_FRAME, payload)
+        return frame(writer, payload)
 
     monkeypatch.setattr(SocketWriter, "frame", count)
     async with serving(tmp_path) as server, written_job(server) as job:
