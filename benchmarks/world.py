@@ -30,7 +30,8 @@ class MeasureFailed(Exception):
 
 def _passthrough(core: int, upstream: int, work: Path) -> OpenAI:
     command = proc.module("floors.passthrough", f"http://127.0.0.1:{upstream}")
-    return OpenAI("passthrough", proc.Served(command, core, work / "passthrough.log"), work)
+    log = work / "passthrough.log"
+    return OpenAI("passthrough", proc.Served(command, core, log, variables=proc.KEEPS_MEMORY), work)
 
 
 def _nginx(core: int, upstream: int, work: Path) -> OpenAI:
@@ -103,7 +104,7 @@ class World:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=proc.environment() | product.aws_environment(self.upstream.served.port),
+                env=proc.environment() | proc.KEEPS_MEMORY | product.aws_environment(self.upstream.served.port),
             )
         try:
             said, why = process.communicate(msgspec.json.encode(plan), LONGEST)
