@@ -31,6 +31,7 @@ from pipeline.streams import Streams
 from server import logs
 from server.access import Access
 from server.app import make_app
+from server.handlers.base import LARGE_READ, READ
 from server.options import Options, parse
 from server.served import ServedModels
 from server.services import Services
@@ -112,8 +113,9 @@ async def running(options: Options, traces: Tracing | None = None) -> AsyncItera
             max_body_size=2**62,
             max_header_size=MAX_HEADERS,
             idle_connection_timeout=HEADER_SECONDS,
-            chunk_size=1_048_576,
+            chunk_size=LARGE_READ,
         )
+        server.read_chunk_size = READ  # of a new connection
         server.add_sockets(sockets)
         watch.start()
         services.put_models_right()

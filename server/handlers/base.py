@@ -27,6 +27,9 @@ from server.requests import Arrival, decode_body
 from server.sinks import socket_of
 
 MAX_THROWN_AWAY = 1_000_000_000  # bytes of a body that is not wanted that are read, so that its client sees why
+# Bytes that are read at once. Tornado clears a buffer of that size for each read: 1 MB, which is what large bodies want
+# (a third less time for a picture of 4 MB), costs every other read 12 µs and the core's cache.
+READ, LARGE_READ = 65_536, 1_048_576
 BODY_SECONDS, BODY_BYTES = 10.0, 16_384  # each span of so many seconds has to bring so many bytes of a body
 
 
@@ -54,6 +57,7 @@ class ApiHandler(Door):
             self._refuse(error)
         if self._has_body():
             self._watch_body()
+        socket_of(self.request).read_chunk_size = LARGE_READ if self._has_large_body() else READ
 
     def options(self, *args: str) -> None:
         """A browser's question before it calls from another site."""
@@ -83,6 +87,11 @@ class ApiHandler(Door):
     def _has_body(self) -> bool:
         headers = self.request.headers
         return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+
+    def _has_large_body(self) -> bool:
+        """Of 100,000 bytes and more, or of a length that only its end tells."""
+        headers = self.request.headers
+        return "Transfer-Encoding" in headers or len(headers.get("Content-Length", "")) >= len("100000")
 
     def _check_length(self) -> None:
         length = self.request.headers.get("Content-Length", "0")
