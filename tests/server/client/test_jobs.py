@@ -23,9 +23,14 @@ STACK = "my-stack"
 
 @dataclass(frozen=True)
 class Gate:
-    """Where a script waits: `read -r _ < PATH`."""
+    """Where a script waits, each time for a line of its own."""
 
     path: Path
+
+    @property
+    def wait(self) -> str:
+        """In the script. Who last opened the gate may still hold it: then its end is read, which is no line."""
+        return f"until read -r _ < {self.path}; do :; done"
 
     async def open(self) -> None:
         await asyncio.to_thread(self.path.write_text, "go\n")
@@ -38,7 +43,7 @@ def write_preset(folder: Path, deploy: str, destroy: str = "true") -> Gate:
     scripts = folder / "presets" / "hyperpod" / "scripts"
     scripts.mkdir(parents=True)
     for name, lines in (("deploy", deploy), ("destroy", destroy)):
-        (scripts / name).write_text("#!/bin/bash\n" + lines.replace("GATE", f"read -r _ < {gate.path}") + "\n")
+        (scripts / name).write_text("#!/bin/bash\n" + lines.replace("GATE", gate.wait) + "\n")
         (scripts / name).chmod(0o755)
     preset = {
         "description": "Own scripts",

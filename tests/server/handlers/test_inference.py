@@ -196,7 +196,7 @@ async def test_a_plain_answer_is_json_or_messagepack_and_nothing_else(tmp_path: 
 async def test_each_failure_of_an_upstream_has_its_status_and_code(
     tmp_path: Path, answer: Any, status: int, code: str, words: str
 ) -> None:
-    timeouts = {"first_token": 0.1, "between_tokens": 0.1}
+    timeouts = {"first_token": 1, "between_tokens": 1}
     async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url, timeouts=timeouts)}) as server:
         up.answer = answer
         told = check_error(await server.post("/api/models/m", {"text": "hi"}), status, code, words)
