@@ -21,7 +21,7 @@ from tests.serving import Server, asks, says, serving
 from tests.upstream import CUT, Answer, Upstream, hang, raw, refusal, stream_bytes, stream_of, whole
 
 HI = {"text": "hi"}
-PATIENT = {"first_token": 0.1, "between_tokens": 0.1}
+PATIENT = {"first_token": 0.5, "between_tokens": 0.5}
 ERROR_EVENT = {"error": {"message": "CUDA error", "type": "internal"}}
 
 
