@@ -8,6 +8,7 @@ endpoints send bare lines without `[DONE]`; its router ends without `[DONE]` onc
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -60,10 +61,6 @@ class _Line(Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
-    object: str | None = None  # "error" where older vLLMs put the error at the top
-    message: Any = None
-    code: Any = None
-    type: Any = None
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -107,9 +104,9 @@ class AnswerReader:
         chunks: list[Part] = []
         try:
             for line in filter(None, self._lines(block)):
-                parsed = self._parse(line)
-                if parsed is not None and parsed.choices:
-                    chunks += self._text(parsed.choices[0])
+                choice = self._parse(line)
+                if choice is not None:
+                    chunks += self._text(choice)
                 if self.done:
                     break
         except ForgelineError:
@@ -124,12 +121,12 @@ class AnswerReader:
         line, self._rest = bytes(self._rest), bytearray()
         self._whole = self._may_be_whole = False
         try:
-            parsed = self._parse(line)
+            choice = self._parse(line)
         except ModelError:
             if self.finished is None:
                 raise
-            parsed = None  # the text is whole; what was cut is the usage
-        if parsed is not None and parsed.choices and (chunks := self._text(parsed.choices[0])):
+            choice = None  # the text is whole; what was cut is the usage
+        if choice is not None and (chunks := self._text(choice)):
             yield chunks
         if self.finished is None and not self.done:
             raise ModelError("The model's answer broke off: it ended without a finish reason.")
@@ -169,7 +166,7 @@ class AnswerReader:
                 break
         return lines
 
-    def _parse(self, line: bytes) -> _Line | None:
+    def _parse(self, line: bytes) -> _Choice | None:
         if line.startswith(b"data:"):
             line = line[5:]
         elif not line or line.startswith(_IGNORED):
@@ -182,13 +179,23 @@ class AnswerReader:
             if self.done or not word:
                 return None
             raise ModelError("The model's server sent a line that is not a chunk of a chat completion.") from error
-        if parsed.error or parsed.object == "error":
-            raise error_in_stream(parsed.error or msgspec.to_builtins(parsed), self._secret)
+        if parsed.error:
+            raise error_in_stream(parsed.error, self._secret)
         if parsed.usage is not None:
             self.usage = Usage(parsed.usage.prompt_tokens, parsed.usage.completion_tokens)
         if not self.id and parsed.id:
             self.id, self.model = parsed.id, parsed.model or ""
-        return parsed
+        if parsed.choices:
+            return parsed.choices[0]
+        self._look_for_error(line)
+        return None
+
+    def _look_for_error(self, line: bytes) -> None:
+        """Raises the error that older vLLMs put at the top of a line that has no choices."""
+        with suppress(ValueError, RecursionError):  # what nobody needs may be unreadable
+            told = msgspec.json.decode(line)
+            if told.get("object") == "error":
+                raise error_in_stream(told, self._secret)
 
     def _text(self, choice: _Choice) -> Sequence[Chunk]:
         if choice.message is not None:

@@ -120,6 +120,9 @@ class _Blocks:
     __slots__ = ("_read",)
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
+        # Below this mark aiohttp wakes its parser at each piece that is taken. Here all pieces are taken at once, and
+        # only the last has to: that is a tenth of a burst's token. What sets it in public sets the upper mark too.
+        response.content._low_water = 1
         self._read = response.content.readany
 
     async def __call__(self) -> bytes:
