@@ -20,7 +20,7 @@ TOKENS = 1000
 REQUESTS = 20
 MODELS = {"plain": says("say:Hello; usage:3,1"), "stream": says(f"chunks:{TOKENS}; usage:3,{TOKENS}")}
 # Where one of these is passed for a good reason, docs/PERFORMANCE.md has to say what was bought.
-PLAIN_CALLS = 1775
+PLAIN_CALLS = 1785
 STREAM_CALLS = 20_800
 
 pytestmark = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="each Python counts calls in its own way")
