@@ -62,7 +62,7 @@ SCENARIOS = (
         rounds=5,
     ),
     *(
-        asked(f"plain requests, {count} clients", PLAIN, requests(), rounds=2, clients=count, seconds=0.5)
+        asked(f"plain requests, {count} clients", PLAIN, requests(), rounds=4, clients=count, seconds=0.5)
         for count in (4, 128, 256)
     ),
     asked(
@@ -106,7 +106,7 @@ SCENARIOS = (
         ramp=1.0,
         # While the clients begin, fewer than 256 streams are open; each one's second finds all of them.
         unmeasured=1,
-        rounds=3,
+        rounds=5,
     ),
     asked("1 stream", FIRST, *first_chunk(AtMost(2.0)), seconds=0.6, rounds=5),
     Scenario(
