@@ -6,8 +6,8 @@ import ctypes
 import gc
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
-KEPT = 64_000_000  # bytes that were freed and stay with the process
-LARGEST_KEPT = 4_000_000  # bytes of one piece: the body of a request with pictures goes back at once
+KEPT = 64_000_000  # bytes at the heap's end that were freed and stay with the process
+LARGEST_KEPT = 4_000_000  # bytes of one piece: what is larger, as a request's pictures, mostly goes back at once
 
 
 def keep_freed_memory() -> None:

@@ -25,8 +25,8 @@ T = TypeVar("T")
 class ChunkedSink(Generic[T]):
     """A chunked HTTP answer. A batch is one write, which waits for the client.
 
-    The first one goes through Tornado, headers and all. Those after it go straight to the stream under it: that is
-    23 µs less for each, most of it two turns of the loop that Tornado takes to say that a write is done.
+    The first one goes through Tornado, headers and all. Those after it go straight to the stream under it, and not by
+    `flush`, which takes two turns of the loop to say that a write is done: 15 µs less for each.
     """
 
     def __init__(self, handler: RequestHandler, encoder: Encoder[T]) -> None:
@@ -171,7 +171,7 @@ class LogSocketSink:
 class FrameHeads(dict[int, bytes]):
     """What stands before a payload in its frame (RFC 6455, 5.2: final, unmasked), by the payload's size.
 
-    To look one up takes a third of the time that it takes to make it: 0.1 µs of a token's 3.7.
+    To look one up takes a third of the time that it takes to make it: 0.15 µs less for a token.
     """
 
     def __init__(self, opcode: int) -> None:
@@ -197,7 +197,8 @@ TEXT_HEADS, BINARY_HEADS = FrameHeads(1), FrameHeads(2)
 def write_at_once(stream: IOStream, data: bytes) -> bytes:
     """Writes what the socket takes now, nearly always all. What is left is for `stream.write`, which waits, and raises.
 
-    That takes 11 µs, of which this saves 5: a future, a buffer, and several looks at the stream's state.
+    `IOStream.write` takes 11 µs for a small piece, of which this saves 5: a future, a buffer, and several looks at the
+    stream's state.
     """
     if stream.writing() or stream.closed():
         return data

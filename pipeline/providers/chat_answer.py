@@ -8,7 +8,6 @@ endpoints send bare lines without `[DONE]`; its router ends without `[DONE]` onc
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -61,6 +60,10 @@ class _Line(Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
+    object: str | None = None  # "error" where older vLLMs put the error at the top
+    message: Any = None
+    code: Any = None
+    type: Any = None
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -179,23 +182,13 @@ class AnswerReader:
             if self.done or not word:
                 return None
             raise ModelError("The model's server sent a line that is not a chunk of a chat completion.") from error
-        if parsed.error:
-            raise error_in_stream(parsed.error, self._secret)
+        if parsed.error or parsed.object == "error":
+            raise error_in_stream(parsed.error or msgspec.to_builtins(parsed), self._secret)
         if parsed.usage is not None:
             self.usage = Usage(parsed.usage.prompt_tokens, parsed.usage.completion_tokens)
         if not self.id and parsed.id:
             self.id, self.model = parsed.id, parsed.model or ""
-        if parsed.choices:
-            return parsed.choices[0]
-        self._look_for_error(line)
-        return None
-
-    def _look_for_error(self, line: bytes) -> None:
-        """Raises the error that older vLLMs put at the top of a line that has no choices."""
-        with suppress(ValueError, RecursionError):  # what nobody needs may be unreadable
-            told = msgspec.json.decode(line)
-            if told.get("object") == "error":
-                raise error_in_stream(told, self._secret)
+        return parsed.choices[0] if parsed.choices else None
 
     def _text(self, choice: _Choice) -> Sequence[Chunk]:
         if choice.message is not None:
