@@ -236,6 +236,12 @@ def test_an_error_at_the_top_level_is_one_too() -> None:
         read([joined([{"object": "error", "message": "too many tokens", "type": "BadRequestError", "code": 400}])])
 
 
+def test_an_error_whose_text_is_cut_inside_a_character_is_no_end_of_an_answer() -> None:
+    line = b'data: {"object": "error", "message": "zu viel f\xc3", "code": 400}\n\ndata: [DONE]\n\n'
+    with pytest.raises(ModelError):
+        read([joined(["Hello"], finish=None, usage=None, done=False) + line])
+
+
 def test_a_secret_that_the_upstream_repeats_is_struck_out() -> None:
     with pytest.raises(ModelError) as caught:
         read([joined([{"error": f"key s3cret is {'bad' * 1000}"}])], secret="s3cret")  # noqa: S106 - made up
