@@ -194,6 +194,7 @@ async def clusters_without_fault(server: Server, page: Page) -> None:
     await page.get_by_role("button", name="Deploy this").click()
     await expect_no_fault(page, "asked before a live deploy")
     await page.get_by_role("dialog").get_by_role("button", name="Deploy", exact=True).click()
+    await expect(page.locator(".log-bar")).to_contain_text("21 lines")  # not the dry run's log any more
     await expect(page.locator(".log .badge")).to_have_text("Complete")
     await page.get_by_label("Find in the log").fill("n")
     await expect(page.locator(".log-row[data-at=found]")).to_be_visible()
