@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pexpect
@@ -59,6 +60,9 @@ class Terminal:
         check_output(plain(printed), output)
 
     def close(self) -> None:
+        self._shell.sendintr()  # what still runs there; below nohup it would not hear of the shell's end
+        with suppress(pexpect.TIMEOUT, pexpect.EOF):
+            self._shell.expect_exact(PROMPT, timeout=20)
         self._shell.close(force=True)
 
 
