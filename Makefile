@@ -12,16 +12,21 @@ PEER_GATEWAYS := $(PEER_HOME)/litellm/.done $(PEER_HOME)/mlflow/.done $(PEER_HOM
 CONSOLE := tests/console
 CONSOLE_TOOLS := $(CONSOLE)/node_modules/.installed
 
-.PHONY: run demo-aws test test-slow check format bench soak docs schema screenshots cdk clean
+.PHONY: run demo-aws test test-slow test-long check format bench soak docs schema screenshots cdk clean
 
 run: $(VENV)/.local
 	$(BIN)/python run.py
 
 test: check $(if $(shell command -v npm),$(CDK))
-	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow and not long' -n auto --dist loadfile
 
 test-slow: $(VENV)/.test .venv-evalscope/.done $(if $(shell command -v npm),$(CONSOLE_TOOLS))
-	$(BIN)/python -m pytest -m slow --timeout=600
+	$(BIN)/python -m pytest -m 'slow and not long' --timeout=600
+	FORGELINE_FAST=0 $(BIN)/python -m pytest -m 'not slow and not long' -n auto --dist loadfile tests/server tests/pipeline
+
+# Single runs of more than a minute; the last result of each stands in docs/LONG-TESTS.md. ARGS="-k soak" selects.
+test-long: $(VENV)/.test
+	$(BIN)/python -m tests.long_tests $(ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -10,44 +10,44 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import plots, proc, report, results
+from benchmarks import plots, processes, report, results
 from benchmarks.effort import FULL, QUICK
+from benchmarks.harness import Harness
 from benchmarks.peers.targets import Peers
-from benchmarks.peers.targets import find as find_peers
-from benchmarks.runner import SPARE, Runner
+from benchmarks.peers.targets import find_installed as find_peers
+from benchmarks.runner import MAX_REPEATS, Runner
 from benchmarks.scenario import FLOOR, FORGELINE, Scenario
-from benchmarks.scenarios import QUESTIONS, SCENARIOS
-from benchmarks.world import World
+from benchmarks.scenarios import REQUEST_SPECS, SCENARIOS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-BEGIN, END = "<!-- run: python -m benchmarks --publish -->", "<!-- end of run -->"
+BEGIN_MARKER, END_MARKER = "<!-- run: python -m benchmarks --publish -->", "<!-- end of run -->"
 
 
 def main() -> int:
-    options = arguments()
+    options = parse_arguments()
     if options.publish:
         publish(results.load())
         return 0
     if options.compare:
         return compare(results.load(results.PREVIOUS), results.load())
-    # A terminated benchmark unwinds as an interrupted one does, and so ends what it started.
+    # On SIGTERM the stack unwinds as on SIGINT, which stops all processes that were started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    proc.allow_open_files()
+    processes.raise_open_file_limit()
     try:
-        found = measured(options)
+        run_results = run_benchmark(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except proc.StartFailed as error:
+    except processes.StartError as error:
         print(f"the benchmark could not start: {error}", file=sys.stderr)
         return 1
-    print(report.as_text(found))
-    found.save()
-    plots.draw(found, results.FOLDER)
-    return 1 if found.failed else 0
+    print(report.as_text(run_results))
+    run_results.save()
+    plots.draw(run_results, results.FOLDER)
+    return 1 if run_results.failures else 0
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, with a wider spread")
     parser.add_argument("--only", default="", metavar="WORD", help="only the scenarios whose name has this in it")
@@ -57,17 +57,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def publish(found: results.Results) -> None:
-    """The table and the pictures take the place of those of the run before."""
+def publish(run_results: results.Results) -> None:
+    """Replace the table and the plots of the previous run."""
     page = DOCS / "PERFORMANCE.md"
-    before, begun, rest = page.read_text().partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (begun and ended):
-        raise SystemExit(f"{page.name} has no {BEGIN} and {END} to put the run between")
+    before, begin_marker, rest = page.read_text().partition(BEGIN_MARKER)
+    _, end_marker, after = rest.partition(END_MARKER)
+    if not (begin_marker and end_marker):
+        raise SystemExit(f"{page.name} has no {BEGIN_MARKER} and {END_MARKER} to put the run between")
     pictures = DOCS / "performance"
     pictures.mkdir(exist_ok=True)
-    links = [f"![{path.stem}]({pictures.name}/{path.name})" for path in plots.draw(found, pictures)]
-    page.write_text("\n\n".join([before + BEGIN, report.as_markdown(found), *links, END + after]))
+    links = [f"![{path.stem}]({pictures.name}/{path.name})" for path in plots.draw(run_results, pictures)]
+    page.write_text("\n\n".join([before + BEGIN_MARKER, report.as_markdown(run_results), *links, END_MARKER + after]))
 
 
 def compare(before: results.Results, after: results.Results) -> int:
@@ -76,43 +76,43 @@ def compare(before: results.Results, after: results.Results) -> int:
     return 1 if differing else 0
 
 
-def chosen(word: str) -> list[Scenario]:
-    return [scenario for scenario in SCENARIOS if word.lower() in scenario.name.lower()]
+def select_scenarios(substring: str) -> list[Scenario]:
+    return [scenario for scenario in SCENARIOS if substring.lower() in scenario.name.lower()]
 
 
-def measured(options: argparse.Namespace) -> results.Results:
-    others = ["nginx"] if shutil.which("nginx") else []
-    peers = find_peers(options.peers, QUESTIONS) if options.peers else Peers()
-    began = time.monotonic()
-    with World(QUESTIONS, peers.starts) as world:
-        others += peers.begin(world)
-        runner = Runner(world, QUICK if options.quick else FULL, others)
-        if world.measured == world.loading:
-            runner.doubts["only one core, which everything shares"] = 1.0
+def run_benchmark(options: argparse.Namespace) -> results.Results:
+    other_targets = ["nginx"] if shutil.which("nginx") else []
+    peers = find_peers(options.peers, REQUEST_SPECS) if options.peers else Peers()
+    started_at = time.monotonic()
+    with Harness(REQUEST_SPECS, peers.starts) as harness:
+        other_targets += peers.start_all(harness)
+        runner = Runner(harness, QUICK if options.quick else FULL, other_targets)
+        if harness.target_core == harness.upstream_core:
+            runner.warnings["only one core, which everything shares"] = 1.0
         try:
-            runner.run(chosen(options.only))
+            runner.run(select_scenarios(options.only))
         except KeyboardInterrupt:
-            runner.failed.append("interrupted: what was measured until then is here")
+            runner.failures.append("interrupted: what was measured until then is here")
     return results.Results(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        took=time.monotonic() - began,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        duration=time.monotonic() - started_at,
         machine=results.machine(),
         versions=results.versions() | peers.versions,
-        sides=[FLOOR, *others, FORGELINE],
+        sides=[FLOOR, *other_targets, FORGELINE],
         lines=runner.lines,
         distributions=runner.distributions,
-        failed=peers.not_theirs(runner.failed),
-        doubts=[
-            *(f"{what} ({share:.2f} of a core)" for what, share in runner.doubts.items()),
-            *repeated(runner),
+        failures=peers.split_failures(runner.failures),
+        warnings=[
+            *(f"{warning} ({share:.2f} of a core)" for warning, share in runner.warnings.items()),
+            *repeat_note(runner),
             *peers.notes,
         ],
     )
 
 
-def repeated(runner: Runner) -> list[str]:
-    times = SPARE - runner.spare
-    return [f"rounds that other processes disturbed, and that were measured again: {times}"] if times else []
+def repeat_note(runner: Runner) -> list[str]:
+    repeats = MAX_REPEATS - runner.repeats_left
+    return [f"rounds that other processes disturbed, and that were measured again: {repeats}"] if repeats else []
 
 
 if __name__ == "__main__":

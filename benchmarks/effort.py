@@ -1,4 +1,4 @@
-"""How much of it: how many rounds, and how long each."""
+"""The effort of a run: the number of rounds, and the length of each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Effort:
     rounds: int
-    scale: float = 1.0  # of a round's seconds
-    most: int = 1_000_000  # clients, streams, sockets
+    scale: float = 1.0  # factor of a round's seconds
+    max_clients: int = 1_000_000  # clients, streams, sockets
 
-    def clients(self, wanted: int) -> int:
-        return min(wanted, self.most)
+    def limit_clients(self, count: int) -> int:
+        return min(count, self.max_clients)
 
 
 FULL = Effort(rounds=5)
 QUICK = Effort(rounds=2, scale=0.3)
-WARM = Effort(rounds=1, scale=0.15, most=8)
-"""Before the first round: what is compiled, cached or connected on the first call is not what is measured."""
+WARM_UP = Effort(rounds=1, scale=0.15, max_clients=8)
+"""Before the first round: excludes what is compiled, cached or connected on the first call."""

@@ -1,4 +1,4 @@
-"""What one round of one side gave: counts, seconds, CPU, memory, times. It travels from client processes as JSON."""
+"""The outcome of one round of one side: counts, durations, CPU time, memory. Client processes print it as JSON."""
 
 from __future__ import annotations
 
@@ -6,49 +6,51 @@ from collections.abc import Sequence
 
 import msgspec
 
-STEPS = 200  # of a distribution: quantiles in half percents
+QUANTILE_STEPS = 200  # of a distribution: quantiles in half percents
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What does not apply stays 0. Times in `..._ms` are quantiles in half percents, least first; empty: none."""
+    """Fields that do not apply are 0. Lists `..._ms` are quantiles in half percents, ascending; empty: not measured."""
 
     seconds: float
-    answers: float = 0  # requests, or lines of a log
-    chunks: int = 0  # tokens, or deliveries of a log's line
-    cpu: float = 0  # seconds that the measured process and its children used
+    responses: float = 0  # or lines of a log
+    chunks: int = 0  # or deliveries of log lines
+    cpu_seconds: float = 0  # of the target process and its children
     peak_mb: float = 0
-    stream_kb: float = 0  # memory that each open stream took
-    added_ms: float = 0  # p50 beyond that of what lies behind
-    whole_ms: list[float] = []  # request to last byte; a line's writing to its receipt
-    first_ms: list[float] = []  # request to first chunk
-    silence_ms: float = 0  # the longest between two chunks of one answer
-    client_busy: float = 0  # share of the time that the client was busy
+    stream_kb: float = 0  # memory for each open stream
+    added_ms: float = 0  # p50 minus the p50 of the upstream
+    latency_ms: list[float] = []  # request to last byte; or line written to line received
+    first_chunk_ms: list[float] = []  # request to first chunk
+    longest_gap_ms: float = 0  # between two chunks of one response
+    client_busy: float = 0  # share of one core that the load client used
     upstream_busy: float = 0
-    others_busy: float = 0  # CPU seconds per second that none of the three used: what disturbed
+    other_busy: float = 0  # share of one core that unrelated processes used
 
     @property
-    def whole_p50(self) -> float:
-        return percentile(self.whole_ms, 50)
+    def latency_p50(self) -> float:
+        return percentile(self.latency_ms, 50)
 
     @property
-    def whole_p99(self) -> float:
-        return percentile(self.whole_ms, 99)
+    def latency_p99(self) -> float:
+        return percentile(self.latency_ms, 99)
 
     @property
-    def first_p50(self) -> float:
-        return percentile(self.first_ms, 50)
+    def first_chunk_p50(self) -> float:
+        return percentile(self.first_chunk_ms, 50)
 
     @property
-    def first_p99(self) -> float:
-        return percentile(self.first_ms, 99)
+    def first_chunk_p99(self) -> float:
+        return percentile(self.first_chunk_ms, 99)
 
 
 def quantiles(seconds: Sequence[float]) -> list[float]:
-    """Of so many times, in milliseconds."""
+    """The quantiles of durations, in milliseconds."""
     ordered = sorted(seconds)
-    last = len(ordered) - 1
-    return [ordered[last * step // STEPS] * 1000 for step in range(STEPS + 1)] if ordered else []
+    last_index = len(ordered) - 1
+    return (
+        [ordered[last_index * step // QUANTILE_STEPS] * 1000 for step in range(QUANTILE_STEPS + 1)] if ordered else []
+    )
 
 
-def percentile(found: Sequence[float], percent: int) -> float:
-    return found[percent * STEPS // 100] if found else 0.0
+def percentile(quantiles_ms: Sequence[float], percent: int) -> float:
+    return quantiles_ms[percent * QUANTILE_STEPS // 100] if quantiles_ms else 0.0

@@ -1,4 +1,4 @@
-"""What a run found, as it is kept in results/latest.json, and how much of it is to be believed."""
+"""The results of a run, as stored in results/latest.json."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmarks.scenario import FLOOR
 
 FOLDER = Path(__file__).parent / "results"
 LATEST, PREVIOUS = FOLDER / "latest.json", FOLDER / "previous.json"
-PACKAGES = ("tornado", "aiohttp", "aiobotocore", "msgspec", "watchdog")
+REPORTED_PACKAGES = ("tornado", "aiohttp", "aiobotocore", "msgspec", "watchdog")
 
 
 class Line(msgspec.Struct, kw_only=True):
     """One figure of one scenario: its values by side, one for each round in which nothing failed."""
 
     scenario: str
-    beside: str
+    floor_label: str = msgspec.field(name="beside")
     label: str
     unit: str
     aim: AnyAim | None
@@ -33,38 +33,40 @@ class Line(msgspec.Struct, kw_only=True):
     def values(self, side: str) -> list[float]:
         return [value for value in self.rounds.get(side, []) if value is not None]
 
-    def compared(self, side: str) -> list[float]:
-        """Round by round: what disturbs the machine for a while disturbs both sides."""
+    def compare_to_floor(self, side: str) -> list[float]:
+        """Compare each round by itself: a disturbance of the machine affects both sides of a round."""
         pairs = zip(self.rounds.get(side, []), self.rounds.get(FLOOR, []), strict=False)
-        found = (self._compare(mine, floor) for mine, floor in pairs if mine is not None and floor is not None)
-        return [value for value in found if value is not None]
+        figures = (self._compare(value, floor) for value, floor in pairs if value is not None and floor is not None)
+        return [value for value in figures if value is not None]
 
-    def _compare(self, mine: float, floor: float) -> float | None:
+    def _compare(self, value: float, floor: float) -> float | None:
         if self.aim is not None:
-            return self.aim.compared(mine, floor)
-        return mine / floor if floor > 0 else None
+            return self.aim.compare(value, floor)
+        return value / floor if floor > 0 else None
 
-    def met(self, side: str) -> bool | None:
-        """None where there is no aim, or no figure."""
-        values, compared = self.values(side), self.compared(side)
+    def is_met(self, side: str) -> bool | None:
+        """None without an aim or without a figure."""
+        values, compared = self.values(side), self.compare_to_floor(side)
         if self.aim is None or not values:
             return None
-        return self.aim.met(statistics.median(values), statistics.median(compared) if compared else None)
+        return self.aim.is_met(statistics.median(values), statistics.median(compared) if compared else None)
 
 
 class Results(msgspec.Struct, kw_only=True):
-    at: str
-    took: float  # seconds
+    """A whole run. JSON keys that differ from the names here are kept, so that `--compare` reads older files."""
+
+    finished_at: str = msgspec.field(name="at")
+    duration: float = msgspec.field(name="took")  # seconds
     machine: dict[str, str]
     versions: dict[str, str]
-    sides: list[str]  # the columns, the floor first
+    sides: list[str]  # the columns of the table, the floor first
     lines: list[Line]
     distributions: dict[str, dict[str, list[float]]]  # by scenario and side: latencies in ms, in half percents
-    failed: list[str]
-    doubts: list[str]
+    failures: list[str] = msgspec.field(name="failed")
+    warnings: list[str] = msgspec.field(name="doubts")
 
     def save(self) -> None:
-        """As the latest; the one that was becomes the previous."""
+        """Write latest.json; the old one becomes previous.json."""
         FOLDER.mkdir(exist_ok=True)
         if LATEST.exists():
             LATEST.replace(PREVIOUS)
@@ -82,9 +84,9 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    found |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    by_name = {"python": platform.python_version()}
+    by_name |= {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES}
     if shutil.which("nginx"):
-        said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr  # noqa: S607
-        found["nginx"] = said.strip().rpartition("/")[2]
-    return found
+        output = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr  # noqa: S607
+        by_name["nginx"] = output.strip().rpartition("/")[2]
+    return by_name

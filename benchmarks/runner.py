@@ -1,4 +1,4 @@
-"""All rounds of a scenario, its sides in turns; and what makes a figure doubtful."""
+"""The runner: all rounds of each scenario, alternating sides, with warnings where a figure is unreliable."""
 
 from __future__ import annotations
 
@@ -6,84 +6,95 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from benchmarks.effort import WARM, Effort
+from benchmarks.effort import WARM_UP, Effort
+from benchmarks.harness import Harness, MeasureError
 from benchmarks.outcome import Outcome
-from benchmarks.proc import StartFailed
+from benchmarks.processes import StartError
 from benchmarks.results import Line
 from benchmarks.scenario import Measure, Scenario
-from benchmarks.world import MeasureFailed, World
 
-BUSY = 0.95  # of a core: then the load side may have been the limit
-TOO_SHORT = 0.1  # seconds: the kernel counts in hundredths
-DISTURBED = 0.25  # of a core, used by processes that have nothing to do with this
-SPARE = 8  # disturbed rounds that are measured again, in the whole run
+MAX_LOAD_SHARE = 0.95  # of a core, by client and upstream: more may have been the limit
+MIN_SECONDS = 0.1  # of a round: the kernel counts CPU time in hundredths of a second
+MAX_DISTURBANCE = 0.25  # of a core, by unrelated processes
+MAX_REPEATS = 8  # of disturbed rounds, in the whole run
 
 Sides = list[tuple[str, Measure]]
 
 
 @dataclass
 class Runner:
-    """`failed` says what has no figure, and why; `doubts` how much of a core it was, at worst."""
+    """`failures`: why a side has no figure. `warnings`: by text, the largest share of a core."""
 
-    world: World
+    harness: Harness
     effort: Effort
-    others: list[str]  # targets beside the floor and Forgeline
-    failed: list[str] = field(default_factory=list)
-    doubts: dict[str, float] = field(default_factory=dict)
+    other_targets: list[str]  # beside the floor and Forgeline
+    failures: list[str] = field(default_factory=list)
+    warnings: dict[str, float] = field(default_factory=dict)
     distributions: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    spare: int = SPARE
-    lines: list[Line] = field(default_factory=list)  # also of what was interrupted
+    repeats_left: int = MAX_REPEATS
+    lines: list[Line] = field(default_factory=list)  # also of an interrupted scenario
 
     def run(self, scenarios: Iterable[Scenario]) -> None:
         for scenario in scenarios:
-            self._measure(scenario)
+            self._run_scenario(scenario)
 
-    def _measure(self, scenario: Scenario) -> None:
-        """The order is turned round each time. A side that has failed once is not asked again."""
+    def _run_scenario(self, scenario: Scenario) -> None:
+        """Alternate the order of sides by round. A side that has failed once is left out."""
         print(f"{scenario.name} ...", file=sys.stderr, flush=True)
-        self.world.end("forgeline")  # it keeps streams that have ended, and so the last row's are not on this one
+        self.harness.stop("forgeline")  # its memory holds ended streams of the previous scenario
         lines = [
-            Line(scenario=scenario.name, beside=scenario.beside, label=one.label, unit=one.unit, aim=one.aim, rounds={})
-            for one in scenario.figures
+            Line(
+                scenario=scenario.name,
+                floor_label=scenario.floor_label,
+                label=figure.label,
+                unit=figure.unit,
+                aim=figure.aim,
+                rounds={},
+            )
+            for figure in scenario.figures
         ]
         self.lines += lines
-        sides = list(scenario.sides(self.others).items())
-        sides = [(side, measure) for side, measure in sides if self._try(scenario, side, measure, WARM) is not None]
+        sides = [
+            (side, measure)
+            for side, measure in scenario.sides(self.other_targets).items()
+            if self._try_measure(scenario, side, measure, WARM_UP) is not None
+        ]
         for _ in range(min(scenario.rounds, self.effort.rounds)):
-            outcomes = self._round(scenario, sides)
+            outcomes = self._run_round(scenario, sides)
             for line, figure in zip(lines, scenario.figures, strict=True):
                 for side, outcome in outcomes.items():
                     line.rounds.setdefault(side, []).append(None if outcome is None else figure.value(outcome))
             sides = [(side, measure) for side, measure in reversed(sides) if outcomes[side] is not None]
 
-    def _round(self, scenario: Scenario, sides: Sides) -> dict[str, Outcome | None]:
+    def _run_round(self, scenario: Scenario, sides: Sides) -> dict[str, Outcome | None]:
         while True:
-            outcomes = {side: self._try(scenario, side, measure, self.effort) for side, measure in sides}
+            outcomes = {side: self._try_measure(scenario, side, measure, self.effort) for side, measure in sides}
             measured = {side: outcome for side, outcome in outcomes.items() if outcome is not None}
-            most = max((outcome.others_busy for outcome in measured.values()), default=0)
-            if most <= DISTURBED or not self.spare:
+            disturbance = max((outcome.other_busy for outcome in measured.values()), default=0)
+            if disturbance <= MAX_DISTURBANCE or not self.repeats_left:
                 break
-            self.spare -= 1
-        if most > DISTURBED:
-            self._doubt(f"{scenario.name}: other processes disturbed", most)
+            self.repeats_left -= 1
+        if disturbance > MAX_DISTURBANCE:
+            self._warn(f"{scenario.name}: other processes disturbed", disturbance)
         for side, outcome in measured.items():
-            self._watch(scenario, side, outcome)
+            self._record(scenario, side, outcome)
         return outcomes
 
-    def _try(self, scenario: Scenario, side: str, measure: Measure, effort: Effort) -> Outcome | None:
+    def _try_measure(self, scenario: Scenario, side: str, measure: Measure, effort: Effort) -> Outcome | None:
         try:
-            return measure(self.world, effort)
-        except (MeasureFailed, StartFailed, OSError) as error:
-            self.failed.append(f"{side}, {scenario.name}: {error}")
-            print(self.failed[-1], file=sys.stderr, flush=True)
+            return measure(self.harness, effort)
+        except (MeasureError, StartError, OSError) as error:
+            self.failures.append(f"{side}, {scenario.name}: {error}")
+            print(self.failures[-1], file=sys.stderr, flush=True)
             return None
 
-    def _watch(self, scenario: Scenario, side: str, outcome: Outcome) -> None:
-        """Keeps the latencies. Notes a load side at its limit while what is measured has time left."""
-        self.distributions.setdefault(scenario.name, {})[side] = outcome.whole_ms
-        load_side = outcome.client_busy + outcome.upstream_busy
-        if load_side > BUSY and outcome.cpu < BUSY * outcome.seconds and outcome.seconds > TOO_SHORT:
-            self._doubt(f"{side}, {scenario.name}: the load side may have been the limit", load_side)
+    def _record(self, scenario: Scenario, side: str, outcome: Outcome) -> None:
+        """Store the latencies. Warn if the load side was at its limit and the target was not."""
+        self.distributions.setdefault(scenario.name, {})[side] = outcome.latency_ms
+        load_share = outcome.client_busy + outcome.upstream_busy
+        has_time_left = outcome.cpu_seconds < MAX_LOAD_SHARE * outcome.seconds
+        if load_share > MAX_LOAD_SHARE and has_time_left and outcome.seconds > MIN_SECONDS:
+            self._warn(f"{side}, {scenario.name}: the load side may have been the limit", load_share)
 
-    def _doubt(self, what: str, share: float) -> None:
-        self.doubts[what] = max(share, self.doubts.get(what, 0))
+    def _warn(self, warning: str, share: float) -> None:
+        self.warnings[warning] = max(share, self.warnings.get(warning, 0))

@@ -1,4 +1,4 @@
-"""What a row of the table is: two sides, each with its measure, and the figures drawn from what they give."""
+"""A scenario, a row of the table: a measure of the floor, one of Forgeline, and figures of their outcomes."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from typing import Any, Protocol
 
 from benchmarks.effort import Effort
 from benchmarks.figures import Figure
-from benchmarks.measures.asking import Ask
+from benchmarks.harness import Harness
+from benchmarks.measures.http_load import HttpLoad
 from benchmarks.outcome import Outcome
-from benchmarks.targets import Question
-from benchmarks.world import World
+from benchmarks.targets import RequestSpec
 
 FLOOR, FORGELINE = "floor", "forgeline"
 
 
 class Measure(Protocol):
-    """One round of one side. Raises MeasureFailed, StartFailed."""
+    """Runs one round of one side. Raises MeasureError, StartError."""
 
-    def __call__(self, world: World, effort: Effort) -> Outcome: ...
+    def __call__(self, harness: Harness, effort: Effort) -> Outcome: ...
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`floor` is what Forgeline is held against, `beside` says what that is."""
+    """`floor` is the reference that Forgeline is compared to, `floor_label` its description."""
 
     name: str
-    beside: str
+    floor_label: str
     figures: tuple[Figure, ...]
     floor: Measure
     forgeline: Measure
-    others: Callable[[str], Measure] | None = None  # the same of any target that passes on OpenAI's requests
+    measure_for: Callable[[str], Measure] | None = None  # for any target that takes OpenAI requests
     rounds: int = 4  # at most
 
-    def sides(self, others: list[str]) -> dict[str, Measure]:
-        """By column."""
-        further = {name: self.others(name) for name in others} if self.others else {}
-        return {FLOOR: self.floor, **further, FORGELINE: self.forgeline}
+    def sides(self, other_targets: list[str]) -> dict[str, Measure]:
+        """The measures by column of the table."""
+        others = {name: self.measure_for(name) for name in other_targets} if self.measure_for else {}
+        return {FLOOR: self.floor, **others, FORGELINE: self.forgeline}
 
 
-def asked(name: str, question: Question, *figures: Figure, rounds: int = 4, **load: Any) -> Scenario:
-    """A scenario that every target can take part in. `load` is that of Ask."""
+def request_scenario(name: str, spec: RequestSpec, *figures: Figure, rounds: int = 4, **load: Any) -> Scenario:
+    """A scenario of HTTP requests, which every target supports. `load`: the load arguments of HttpLoad."""
 
-    def ask(target: str) -> Ask:
-        return Ask(target, question, **load)
+    def measure_for(target: str) -> HttpLoad:
+        return HttpLoad(target, spec, **load)
 
-    return Scenario(name, "bare passthrough", figures, ask("passthrough"), ask("forgeline"), ask, rounds)
+    return Scenario(
+        name, "bare passthrough", figures, measure_for("passthrough"), measure_for("forgeline"), measure_for, rounds
+    )

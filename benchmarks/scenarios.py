@@ -1,4 +1,4 @@
-"""What is measured, against what, and what is aimed at."""
+"""All scenarios: what is measured, against which floor, with which aims."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from benchmarks.figures import (
     Beyond,
     Figure,
     Within,
-    added,
+    added_latency,
     chunks,
     cpu_per_100k,
     cpu_per_1000,
     first_chunk,
     latency,
-    peak,
+    longest_gap,
+    peak_memory,
     requests,
-    silence,
 )
-from benchmarks.measures.asking import Added, Ask, Together
-from benchmarks.measures.logs import BareLog, Following, JobLog
-from benchmarks.measures.start import Import, Ready
-from benchmarks.measures.streaming import Converse, Hold, Socket
-from benchmarks.scenario import Scenario, asked
-from benchmarks.targets import Question
+from benchmarks.measures.http_load import AddedLatency, CountedTogether, HttpLoad
+from benchmarks.measures.job_logs import BareLog, FollowLoad, JobLog
+from benchmarks.measures.startup import ImportTime, StartupTime
+from benchmarks.measures.streaming import BedrockStreams, OpenStreams, WebSocketStreams
+from benchmarks.scenario import Scenario, request_scenario
+from benchmarks.targets import RequestSpec
 
-PLAIN = Question("plain")
-PICTURE = Question("plain", picture=True)
-BURST = Question("burst-2000", chunks=2000)
-SINGLY = Question("burst-2000-by-1", chunks=2000)
-PACED = Question("paced-50-20ms", chunks=50)
-FIRST = Question("paced-2-2ms", chunks=2)
-HELD = Question("held-50-at-50", chunks=50)
-BEDROCK = Question("burst-2000", chunks=2000, provider="bedrock")
-THREE = Question("plain-20ms", others=("plain-10ms", "plain"))
-THREE_AT_ONCE = Question("plain", others=("plain-1", "plain-2"))
+PLAIN = RequestSpec("plain")
+PICTURE = RequestSpec("plain", picture=True)
+BURST = RequestSpec("burst-2000", chunks=2000)
+UNBATCHED = RequestSpec("burst-2000-by-1", chunks=2000)
+PACED = RequestSpec("paced-50-20ms", chunks=50)
+FIRST_CHUNK = RequestSpec("paced-2-2ms", chunks=2)
+HELD_OPEN = RequestSpec("held-50-at-50", chunks=50)
+BEDROCK = RequestSpec("burst-2000", chunks=2000, provider="bedrock")
+THREE_STAGGERED = RequestSpec("plain-20ms", more_models=("plain-10ms", "plain"))
+THREE_MODELS = RequestSpec("plain", more_models=("plain-1", "plain-2"))
 
-PLAIN_32 = Ask("forgeline", PLAIN, clients=32, seconds=1.2)
-FAN_OUT = Following(followers=1000, seconds=1.5)
-ONE_FOLLOWER = Following(followers=1, seconds=2.5, gap=0.02)
+PLAIN_32 = HttpLoad("forgeline", PLAIN, clients=32, seconds=1.2)
+FAN_OUT = FollowLoad(followers=1000, seconds=1.5)
+ONE_FOLLOWER = FollowLoad(followers=1, seconds=2.5, gap=0.02)
 
 SCENARIOS = (
-    asked(
+    request_scenario(
         "plain requests, 32 clients",
         PLAIN,
         requests(AtLeast(0.55)),
@@ -55,17 +55,17 @@ SCENARIOS = (
     Scenario(
         "plain requests, 1 client",
         "bare passthrough",
-        (added("added to the upstream's own p50", AtMost(2.2)), requests()),
-        Added(Ask("passthrough", PLAIN, seconds=0.5)),
-        Added(Ask("forgeline", PLAIN, seconds=0.5)),
-        lambda target: Added(Ask(target, PLAIN, seconds=0.5)),
+        (added_latency("added to the upstream's own p50", AtMost(2.2)), requests()),
+        AddedLatency(HttpLoad("passthrough", PLAIN, seconds=0.5)),
+        AddedLatency(HttpLoad("forgeline", PLAIN, seconds=0.5)),
+        lambda target: AddedLatency(HttpLoad(target, PLAIN, seconds=0.5)),
         rounds=5,
     ),
     *(
-        asked(f"plain requests, {count} clients", PLAIN, requests(), rounds=4, clients=count, seconds=0.5)
+        request_scenario(f"plain requests, {count} clients", PLAIN, requests(), rounds=4, clients=count, seconds=0.5)
         for count in (4, 128, 256)
     ),
-    asked(
+    request_scenario(
         "16 streams of 2000 chunks, in writes of 64 kB",
         BURST,
         chunks(AtLeast(0.55)),
@@ -73,9 +73,9 @@ SCENARIOS = (
         clients=16,
         seconds=1.2,
     ),
-    asked(
+    request_scenario(
         "16 streams of 2000 chunks, each written alone",
-        SINGLY,
+        UNBATCHED,
         chunks(AtLeast(0.55)),
         cpu_per_100k(),
         clients=16,
@@ -85,48 +85,48 @@ SCENARIOS = (
         "16 streams of 2000 chunks, on one WebSocket",
         "Forgeline's own SSE",
         (chunks(AtLeast(1.0)), cpu_per_100k()),
-        Ask("forgeline", BURST, clients=16, seconds=1.2),
-        Socket(BURST, streams=16, seconds=1.2),
+        HttpLoad("forgeline", BURST, clients=16, seconds=1.2),
+        WebSocketStreams(BURST, streams=16, seconds=1.2),
     ),
     Scenario(
         "16 streams of 2000 chunks, from Bedrock",
         "aiobotocore alone",
         (chunks(AtLeast(0.8)), cpu_per_100k()),
-        Converse(BEDROCK, clients=16, seconds=1.2),
-        Ask("forgeline", BEDROCK, clients=16, seconds=1.2),
+        BedrockStreams(BEDROCK, clients=16, seconds=1.2),
+        HttpLoad("forgeline", BEDROCK, clients=16, seconds=1.2),
     ),
-    asked(
+    request_scenario(
         "256 streams, a chunk every 20 ms",
         PACED,
         cpu_per_100k(AtMost(1.6)),
         *first_chunk(AtMost(3.0)),
-        silence(),
+        longest_gap(),
         clients=256,
         repeats=2,
         ramp=1.0,
-        # While the clients begin, fewer than 256 streams are open; each one's second finds all of them.
+        # While the clients start, fewer than 256 streams are open. All are open during each client's second stream.
         unmeasured=1,
         rounds=5,
     ),
-    asked("1 stream", FIRST, *first_chunk(AtMost(2.0)), seconds=0.6, rounds=5),
+    request_scenario("1 stream", FIRST_CHUNK, *first_chunk(AtMost(2.0)), seconds=0.6, rounds=5),
     Scenario(
         "1,000 streams held open, 50 chunks/s in all",
         "bare passthrough",
         (
-            Figure("streams that got their first 50 chunks", "", lambda outcome: outcome.answers, AtLeast(1.0)),
+            Figure("streams that got their first 50 chunks", "", lambda outcome: outcome.responses, AtLeast(1.0)),
             Figure("memory of each", "kB", lambda outcome: outcome.stream_kb, Beyond(18)),
             chunks(Within(0.2), "delivered"),
-            *latency(what="a chunk's way"),
+            *latency(label="a chunk's way"),
         ),
-        Hold("passthrough", HELD, streams=1000, seconds=2.5),
-        Hold("forgeline", HELD, streams=1000, seconds=2.5),
+        OpenStreams("passthrough", HELD_OPEN, streams=1000, seconds=2.5),
+        OpenStreams("forgeline", HELD_OPEN, streams=1000, seconds=2.5),
         rounds=3,
     ),
-    asked(
+    request_scenario(
         "4 MB image body, 8 clients",
         PICTURE,
         requests(AtLeast(0.4)),
-        peak(Below(250)),
+        peak_memory(Below(250)),
         clients=8,
         seconds=1.2,
     ),
@@ -134,20 +134,20 @@ SCENARIOS = (
         "3 models in one request, 32 clients",
         "4 plain requests",
         (cpu_per_1000(AtMost(1.0)), requests()),
-        Together(PLAIN_32, 4),
-        Ask("forgeline", THREE_AT_ONCE, clients=32, seconds=1.2),
+        CountedTogether(PLAIN_32, 4),
+        HttpLoad("forgeline", THREE_MODELS, clients=32, seconds=1.2),
     ),
     Scenario(
         "3 models in one request, the slowest takes 20 ms, 1 client",
         "4 plain requests",
-        (added("added to the slowest upstream's own p50", AtMost(1.0)),),
-        Added(Ask("forgeline", PLAIN, seconds=0.6), times=4),
-        Added(Ask("forgeline", THREE, seconds=1.0)),
+        (added_latency("added to the slowest upstream's own p50", AtMost(1.0)),),
+        AddedLatency(HttpLoad("forgeline", PLAIN, seconds=0.6), factor=4),
+        AddedLatency(HttpLoad("forgeline", THREE_STAGGERED, seconds=1.0)),
     ),
     Scenario(
         "a job's log to 1,000 sockets",
         "bare Tornado, one ready frame to each",
-        (chunks(AtLeast(0.8), "deliveries"), cpu_per_100k(what="deliveries")),
+        (chunks(AtLeast(0.8), "deliveries"), cpu_per_100k(label="deliveries")),
         BareLog(FAN_OUT),
         JobLog(FAN_OUT),
     ),
@@ -163,12 +163,12 @@ SCENARIOS = (
         "importing tornado, aiohttp, aiobotocore, structlog",
         (
             Figure("time", "s", lambda outcome: outcome.seconds, AtMost(2.0)),
-            peak(Below(100)),
+            peak_memory(Below(100)),
         ),
-        Import(),
-        Ready(),
+        ImportTime(),
+        StartupTime(),
         rounds=5,
     ),
 )
 
-QUESTIONS = (PLAIN, BURST, SINGLY, PACED, FIRST, HELD, BEDROCK, THREE, THREE_AT_ONCE)
+REQUEST_SPECS = (PLAIN, BURST, UNBATCHED, PACED, FIRST_CHUNK, HELD_OPEN, BEDROCK, THREE_STAGGERED, THREE_MODELS)

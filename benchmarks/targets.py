@@ -1,4 +1,4 @@
-"""What answers questions, and how each is asked: OpenAI's dialect, and Forgeline's own."""
+"""Targets of requests, and how a request to each looks: OpenAI's dialect, and Forgeline's own."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.answers import ANSWER, WORDS
-from benchmarks.proc import Served
+from benchmarks.canned_responses import RESPONSE_TEXT, WORDS
+from benchmarks.processes import ServerProcess
 
 PROMPT = "Sum up what the nodes of this cluster are for, and why one of them waits. " + "".join(WORDS[:-1]) * 16
-SIDE = 1000  # pixels; noise does not compress, so the picture has about 3 bytes per pixel
+PICTURE_SIDE = 1000  # pixels; noise does not compress: 3 bytes per pixel
 
 
 @dataclass(frozen=True)
-class Question:
-    """One kind of request."""
+class RequestSpec:
+    """One kind of request, for any target."""
 
-    model: str  # the mock's name for it, and the preset's
-    chunks: int = 0  # 0: a plain answer
+    model: str  # its name at the mock upstream and in the preset
+    chunks: int = 0  # of a stream; 0: a plain response
     picture: bool = False
-    others: tuple[str, ...] = ()  # further models of the same request, which only Forgeline can ask
-    provider: str = "openai_compatible"  # of the preset
+    more_models: tuple[str, ...] = ()  # of the same request; only Forgeline supports them
+    provider: str = "openai_compatible"  # in the preset
 
     @property
     def preset(self) -> str:
@@ -34,82 +34,89 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PreparedRequest:
+    """A request to one target, and how a correct response is recognised."""
+
     path: str
     accept: str
-    body: Path
-    marker: str
+    body: Path  # a file
+    marker: str  # occurs once in each chunk
     chunks: int
-    end: str
-    headers: Mapping[str, str] = field(default_factory=dict)  # beside those of every request
+    end: str  # occurs in the last bytes of the response
+    headers: Mapping[str, str] = field(default_factory=dict)  # in addition to those of every request
 
 
-class OpenAI:
-    """The upstream itself, or what passes on OpenAI's requests to it."""
+class OpenAITarget:
+    """The upstream itself, or a proxy that forwards OpenAI requests to it."""
 
-    def __init__(self, name: str, served: Served, work: Path) -> None:
-        self.name, self.served, self._work = name, served, work
+    def __init__(self, name: str, process: ServerProcess, work_dir: Path) -> None:
+        self.name, self.process, self._work_dir = name, process, work_dir
 
-    def asked(self, question: Question) -> Asked:
-        body = body_file(self._work, "openai", question)
-        if not question.chunks:
-            return Asked("/v1/chat/completions", "application/json", body, ANSWER, 1, "}")
-        return Asked(
-            "/v1/chat/completions", "text/event-stream", body, '"content":"', question.chunks, "data: [DONE]\n\n"
+    def prepare(self, spec: RequestSpec) -> PreparedRequest:
+        body = body_file(self._work_dir, "openai", spec)
+        if not spec.chunks:
+            return PreparedRequest("/v1/chat/completions", "application/json", body, RESPONSE_TEXT, 1, "}")
+        return PreparedRequest(
+            "/v1/chat/completions", "text/event-stream", body, '"content":"', spec.chunks, "data: [DONE]\n\n"
         )
 
 
-class Forgeline:
+class ForgelineTarget:
+    """Forgeline's own API."""
+
     name = "forgeline"
 
-    def __init__(self, served: Served, work: Path) -> None:
-        self.served, self._work = served, work
+    def __init__(self, process: ServerProcess, work_dir: Path) -> None:
+        self.process, self._work_dir = process, work_dir
 
-    def asked(self, question: Question) -> Asked:
-        body = body_file(self._work, "forgeline", question)
-        if question.others:
-            return Asked("/api/multi-inference", "application/json", body, ANSWER, 1 + len(question.others), "}")
-        if not question.chunks:
-            return Asked(f"/api/models/{question.preset}", "application/json", body, ANSWER, 1, "}")
-        path = f"/api/stream/{question.preset}"
-        return Asked(path, "text/event-stream", body, "event: chunk\n", question.chunks, "event: complete\n")
+    def prepare(self, spec: RequestSpec) -> PreparedRequest:
+        body = body_file(self._work_dir, "forgeline", spec)
+        if spec.more_models:
+            return PreparedRequest(
+                "/api/multi-inference", "application/json", body, RESPONSE_TEXT, 1 + len(spec.more_models), "}"
+            )
+        if not spec.chunks:
+            return PreparedRequest(f"/api/models/{spec.preset}", "application/json", body, RESPONSE_TEXT, 1, "}")
+        path = f"/api/stream/{spec.preset}"
+        return PreparedRequest(path, "text/event-stream", body, "event: chunk\n", spec.chunks, "event: complete\n")
 
 
-Target = OpenAI | Forgeline
+Target = OpenAITarget | ForgelineTarget
 
 
-def body_file(work: Path, dialect: str, question: Question) -> Path:
-    parts = [dialect, question.preset, *question.others, *(["picture"] if question.picture else [])]
-    path = work / f"{'-'.join(parts)}.json"
+def body_file(work_dir: Path, dialect: str, spec: RequestSpec) -> Path:
+    parts = [dialect, spec.preset, *spec.more_models, *(["picture"] if spec.picture else [])]
+    path = work_dir / f"{'-'.join(parts)}.json"
     if not path.exists():
-        picture = base64.b64encode(noise_png()).decode() if question.picture else None
-        make = openai_body if dialect == "openai" else forgeline_body
-        path.write_text(json.dumps(make(question, picture)))
+        picture = base64.b64encode(noise_png()).decode() if spec.picture else None
+        build_body = openai_body if dialect == "openai" else forgeline_body
+        path.write_text(json.dumps(build_body(spec, picture)))
     return path
 
 
-def openai_body(question: Question, picture: str | None = None) -> dict[str, object]:
+def openai_body(spec: RequestSpec, picture: str | None = None) -> dict[str, object]:
     content: object = PROMPT
     if picture is not None:
         image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
         content = [{"type": "text", "text": PROMPT}, image]
-    body = {"model": question.model, "messages": [{"role": "user", "content": content}], "max_tokens": 100}
-    return body | ({"stream": True, "stream_options": {"include_usage": True}} if question.chunks else {})
+    body = {"model": spec.model, "messages": [{"role": "user", "content": content}], "max_tokens": 100}
+    return body | ({"stream": True, "stream_options": {"include_usage": True}} if spec.chunks else {})
 
 
-def forgeline_body(question: Question, picture: str | None = None) -> dict[str, object]:
+def forgeline_body(spec: RequestSpec, picture: str | None = None) -> dict[str, object]:
     body: dict[str, object] = {"text": PROMPT, "max_tokens": 100}
-    if question.others:
-        body["models"] = [question.model, *question.others]
+    if spec.more_models:
+        body["models"] = [spec.model, *spec.more_models]
     return body if picture is None else body | {"frames": [picture]}
 
 
 def noise_png() -> bytes:
-    """A real picture that does not compress; the same in every run."""
+    """A valid PNG that does not compress; the same in every run."""
     noise = random.Random(1)  # noqa: S311 - pixels, no secret
-    rows = b"".join(b"\0" + noise.randbytes(3 * SIDE) for _ in range(SIDE))
-    header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + noise.randbytes(3 * PICTURE_SIDE) for _ in range(PICTURE_SIDE))
+    header = struct.pack(">IIBBBBB", PICTURE_SIDE, PICTURE_SIDE, 8, 2, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+        struct.pack(">I", len(data)) + chunk_type + data + struct.pack(">I", zlib.crc32(chunk_type + data))
+        for chunk_type, data in parts
     )

@@ -1,37 +1,40 @@
-"""Everything that can go wrong with an inference or a job, as a client is told it.
+"""The errors of inferences and jobs that clients see.
 
     ForgelineError
-    ├── InvalidRequest          the request is wrong, whoever would answer it
+    ├── InvalidRequest          the request itself is wrong
     │   └── UnknownPreset
     ├── NotFound
     │   ├── UnknownModel
     │   ├── UnknownStream
     │   └── UnknownJob
-    ├── Conflict                right in itself, but not beside what is there already
-    │   ├── StackLocked         another job is at work on this stack
-    │   ├── IdempotencyConflict this key was used for another request
-    │   └── JobFinished         too late for that
-    ├── RateLimited             come back later: our limits, or the provider's
+    ├── Conflict                the request conflicts with the current state
+    │   ├── StackLocked         another job is running on this stack
+    │   ├── IdempotencyConflict the key was used for another request
+    │   └── JobFinished         the job has already finished
+    ├── RateLimited             retry later: our limit, or the provider's
     ├── ModelError              the provider failed
     ├── ModelNotDeployed        the model has to be deployed first
-    ├── Unavailable             the provider can't be reached, or not now
-    ├── Cancelled               somebody stopped it
+    ├── Unavailable             the provider can't be reached
+    ├── Cancelled               the client or the server stopped it
     ├── SlowReader              the reader was too far behind and was cut off
-    └── Internal                our fault; says nothing of its cause
+    └── Internal                a bug; the message does not say which
 
-Each has a stable `code`. Which HTTP status that is, is the transport's to say (`server/errors.py`).
+Each has a stable `code`. `server/errors.py` maps it to an HTTP status.
 """
 
 from __future__ import annotations
 
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import ClassVar, Self
 
 
 class ForgelineError(Exception):
     """An error whose message is a sentence that the client can act on.
 
-    `retry_after` is in seconds, where a time is known after which a retry makes sense. `retryable` says whether the
-    same call may well succeed a moment later, and costs nothing twice.
+    `retry_after` is in seconds; None: unknown. `retryable`: whether the same call may succeed a moment later and is not
+    charged twice.
     """
 
     code: ClassVar[str] = "internal"
@@ -44,11 +47,11 @@ class ForgelineError(Exception):
         if retryable is not None:
             self.retryable = retryable
 
-    def again(self) -> Self:
-        """The same error, to be raised once more: by its traceback one that is kept would keep all that it passed."""
-        other = type(self).__new__(type(self), *self.args)
-        other.__dict__.update(self.__dict__)
-        return other
+    def without_traceback(self) -> Self:
+        """Return a copy without traceback and cause: those of a stored error would keep its request in memory."""
+        copy = type(self).__new__(type(self), *self.args)
+        copy.__dict__.update(self.__dict__)
+        return copy
 
 
 class InvalidRequest(ForgelineError):
@@ -122,3 +125,18 @@ class Internal(ForgelineError):
 
     def __init__(self) -> None:
         super().__init__("Forgeline failed to answer this request; its log says why, under this request_id.")
+
+
+def parse_retry_after(header: str | None) -> float | None:
+    """Seconds from a Retry-After header, which holds seconds or an HTTP date (RFC 9110, 10.2.3); None if neither."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -1,7 +1,7 @@
-"""What travels through the pipeline, in the order in which data meets it.
+"""The types that travel through the pipeline, in the order in which data meets them.
 
-Frames and messages make a request; a request becomes an `Inference`, which stages hand on in changed
-copies; a provider answers it with a `Reply`, and the last stage turns that into `Events`.
+Frames and messages make an `InferenceRequest`. For each model it becomes an `Inference`, which stages pass on in
+changed copies. A provider answers with a `ModelResponse`, and the last stage turns that into an `EventStream`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from pipeline.errors import ForgelineError
-from pipeline.frames import EncodedFrame, Frame, Video
-from pipeline.presets import ModelPreset
+from pipeline.media.frames import EncodedFrame, Frame, Video
+from pipeline.presets.models import ModelPreset
 
 T = TypeVar("T")
 
 MediaType = Literal["image", "video"]
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "content_filter", "other"]
 
-# --- what is asked ---------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of one of the request's tools, which the model asked for. `arguments` is JSON text, as it wrote it."""
+    """The model's call of one of the request's tools. `arguments` is JSON text, as the model wrote it."""
 
     id: str
     name: str
@@ -35,7 +35,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What came of the call with this `id`. It stands in a message of the user's."""
+    """The result of the tool call with this `id`, in a message of the user."""
 
     id: str
     text: str
@@ -44,9 +44,9 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. Its parts are text, pictures, a video, or calls of tools and their results, in order.
+    """One turn. Its parts are text, pictures, a video, tool calls and tool results, in order.
 
-    `decode_frames` leaves no picture encoded.
+    After the stage `decode_frames` no picture is an `EncodedFrame`.
     """
 
     role: Literal["user", "assistant"]
@@ -58,33 +58,32 @@ class Message:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """The pictures that are decoded."""
+        """The decoded pictures."""
         return tuple(part for part in self.parts if isinstance(part, Frame))
 
     @cached_property
-    def shown(self) -> int:
-        """How many pictures and videos, decoded or not."""
+    def media_count(self) -> int:
+        """The number of pictures and videos, decoded or not."""
         return sum(isinstance(part, EncodedFrame | Frame | Video) for part in self.parts)
 
     @property
-    def calls(self) -> tuple[ToolCall, ...]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(part for part in self.parts if isinstance(part, ToolCall))
 
     @property
-    def results(self) -> tuple[ToolResult, ...]:
+    def tool_results(self) -> tuple[ToolResult, ...]:
         return tuple(part for part in self.parts if isinstance(part, ToolResult))
 
     @property
     def video(self) -> Video | None:
-        """The whole video file, where there is one."""
         return next((part for part in self.parts if isinstance(part, Video)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """How to answer. None: not said, so not sent.
+    """Sampling parameters. None: not set by the client, so not sent.
 
-    `extras` are fields of OpenAI's shape that only upstreams of that shape take; they are passed on as they came.
+    `extras` are fields of OpenAI's API that only upstreams with that API accept; they are passed on unchanged.
     """
 
     max_tokens: int = 1024
@@ -96,9 +95,9 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may ask to be called. `parameters` is the JSON Schema of its arguments.
+    """A function that the model may call. `parameters` is the JSON Schema of its arguments.
 
-    `strict`: whether the arguments have to keep to it; None: not said.
+    `strict`: whether the arguments must match the schema; None: not set.
     """
 
     name: str
@@ -109,7 +108,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Whether a tool has to be called: as the model likes, some one, none, or the one with this `name`."""
+    """Whether the model may, must or must not call a tool, or must call the one with this `name`."""
 
     kind: Literal["auto", "required", "none", "named"] = "auto"
     name: str = ""
@@ -117,9 +116,9 @@ class ToolChoice:
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """One question, as asked, whoever answers it.
+    """One request, the same for all the models that answer it.
 
-    `owner` tells those who ask apart; `received` is when the last byte came (monotonic seconds).
+    `owner` identifies the client. `received_at` is when its last byte came, in monotonic seconds.
     """
 
     messages: tuple[Message, ...]
@@ -128,48 +127,48 @@ class InferenceRequest:
     media_type: MediaType = "image"
     request_id: str = ""
     owner: str = ""
-    received: float = field(default_factory=time.monotonic)
+    received_at: float = field(default_factory=time.monotonic)
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
 
     @cached_property
-    def wants(self) -> tuple[str, ...]:
-        """What not every provider takes, by the names of the fields."""
-        tools = self.tools or any(message.calls or message.results for message in self.messages)
-        # A seed is a wish by its own definition: who can't follow it answers all the same.
-        return (*(("tools",) if tools else ()), *(name for name in self.parameters.extras if name != "seed"))
+    def required_features(self) -> tuple[str, ...]:
+        """The features that the request needs and not every provider has: `tools`, and the names of `extras`."""
+        has_tools = self.tools or any(message.tool_calls or message.tool_results for message in self.messages)
+        # OpenAI defines `seed` as best effort, so a provider without it can answer all the same.
+        return (*(("tools",) if has_tools else ()), *(name for name in self.parameters.extras if name != "seed"))
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
-        """The `request` that envelopes and errors show."""
+        """The field `request` of envelopes and errors."""
         return summarize(self.messages, self.media_type, self.parameters)
 
 
 def summarize(messages: tuple[Message, ...], media_type: MediaType, parameters: Parameters) -> dict[str, Any]:
     return {
         "text": messages[-1].text,
-        "frames_count": messages[-1].shown,
+        "frames_count": messages[-1].media_count,
         "media_type": media_type,
         "max_tokens": parameters.max_tokens,
         "temperature": parameters.temperature,
     }
 
 
-# --- what answers ----------------------------------------------------------------------------------
+# --- model responses -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """A piece of the model's thinking, which it gives apart from its answer."""
+    """A piece of the model's reasoning, which providers send apart from the answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCallPiece:
+class ToolCallDelta:
     """A piece of a tool call; `index` counts the calls of one answer from 0.
 
-    The first piece of each has its `id` and `name`, the others are more of its `arguments` (JSON text, cut anywhere).
+    The first piece of each call has its `id` and `name`. The others continue its `arguments` (JSON text, cut anywhere).
     """
 
     index: int
@@ -180,7 +179,7 @@ class ToolCallPiece:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens, as the provider counted them; those of its cache where it tells them."""
+    """Token counts, as the provider reports them."""
 
     input_tokens: int | None
     output_tokens: int | None
@@ -189,159 +188,159 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Why the model stopped."""
+class Finish:
+    """The end of a response, and why the model stopped."""
 
     reason: StopReason
 
 
-Chunk = str | Reasoning | ToolCallPiece
-"""A piece of an answer. Text is a bare `str`: per token nothing is cheaper."""
+Chunk = str | Reasoning | ToolCallDelta
+"""A piece of an answer. Text is a bare `str`, because that is the cheapest per token."""
 
-Part = Chunk | Usage | Stop
-"""What a provider's reply is made of, as it comes."""
+ResponsePart = Chunk | Usage | Finish
 
-Close = Callable[[], Awaitable[None] | None]
+Cleanup = Callable[[], Awaitable[None] | None]
 
 
-class Closing(Generic[T]):
-    """An async iterable of batches that can be closed at any point, and then closes what it holds.
+class BatchStream(Generic[T]):
+    """An async iterable of batches that can be closed at any point, and then runs its cleanups.
 
-    A batch is what came at once. One by one, each token would pay for the whole way anew: 1.2 µs.
+    A batch is what arrived together: passed on one by one, each token would cost a pass through every stage
+    (docs/PERFORMANCE.md).
 
-    `__aiter__` hands out the generator itself, so iterating costs nothing extra. `aclose()` of a
-    generator that was never started runs none of its code, `finally` included; so what has to be
-    given back (a connection, a permit, the thing that is wrapped) is held here.
+    `__aiter__` returns the generator itself, so iteration costs nothing extra. `aclose()` of a generator that was never
+    started runs none of its code, not even `finally`. So what must be released (a connection, a permit, the wrapped
+    stream) is a cleanup. `contextlib.AsyncExitStack` would run cleanups in reverse order.
     """
 
-    def __init__(self, batches: AsyncGenerator[Sequence[T], None], *close: Close) -> None:
+    def __init__(self, batches: AsyncGenerator[Sequence[T], None], *cleanups: Cleanup) -> None:
         self._batches = batches
-        self._held = close
+        self._cleanups = cleanups
 
     def __aiter__(self) -> AsyncIterator[Sequence[T]]:
         return self._batches
 
-    def hold(self, close: Close) -> None:
-        """Holds one thing more, to be given back at the close."""
-        self._held = (*self._held, close)
+    def add_cleanup(self, cleanup: Cleanup) -> None:
+        self._cleanups = (*self._cleanups, cleanup)
 
     async def aclose(self) -> None:
-        """Closes the generator, then what it holds, each once, in that order. Only the task that iterates may."""
-        held, self._held = self._held, ()
-        await _close_all(self._batches.aclose, *held)
+        """Close the generator, then run each cleanup once, in order. Call it only from the task that iterates."""
+        cleanups, self._cleanups = self._cleanups, ()
+        await _run_all(self._batches.aclose, *cleanups)
 
 
-async def _close_all(close: Close, *others: Close) -> None:
+async def _run_all(cleanup: Cleanup, *others: Cleanup) -> None:
+    """Run all of them, also where one raises or the task is cancelled."""
     try:
-        waiting = close()
-        if waiting is not None:
-            await waiting
+        awaitable = cleanup()
+        if awaitable is not None:
+            await awaitable
     finally:
         if others:
-            await _close_all(*others)
+            await _run_all(*others)
 
 
-class Reply(Closing[Part]):
-    """What a provider answers, in batches, its first chunk already there.
+class ModelResponse(BatchStream[ResponsePart]):
+    """A provider's response. Its first chunk (or its end) is already there.
 
-    `id` and `model` are the upstream's own names, where it gives any; `streamed` says whether it came in pieces.
+    `id` and `model` are the upstream's own values, where it sends any. `streamed`: whether it came in pieces.
     """
 
     def __init__(
         self,
-        batches: AsyncGenerator[Sequence[Part], None],
-        *close: Close,
+        batches: AsyncGenerator[Sequence[ResponsePart], None],
+        *cleanups: Cleanup,
         id: str = "",
         model: str = "",
         streamed: bool,
     ) -> None:
-        super().__init__(batches, *close)
+        super().__init__(batches, *cleanups)
         self.id = id
         self.model = model
         self.streamed = streamed
 
 
-# --- an inference on its way -----------------------------------------------------------------------
+# --- inferences ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Who is to answer: a model by its preset."""
+class ModelTarget:
+    """The model that answers, and its preset."""
 
     model: str
     preset: ModelPreset
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """An upstream call that has begun to answer. Times are monotonic seconds."""
+class UpstreamCall:
+    """An upstream call whose first chunk has come. Times are monotonic seconds."""
 
-    reply: Reply
-    began: float
-    first_chunk: float
+    response: ModelResponse
+    started_at: float
+    first_chunk_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """One request on its way to one model. Frozen: a stage hands on a changed copy, so a retry starts clean.
+    """One request on its way to one model. Frozen: a stage passes on a changed copy, so a retry starts clean.
 
-    `asked` is the model that the client named, under which events are told; `model` the one that is to answer.
-    `messages` and `parameters` are what will be sent; what was asked stays in `request`. `failed_calls` is shared by
-    all copies: the seconds that upstream calls took which came to nothing.
+    `requested_model` is the model that the client named; events have this name. `model` is the one that will answer.
+    `messages` and `parameters` are what will be sent; those of the client stay in `request`. All copies share
+    `failed_call_seconds`: the duration of each upstream call that failed.
     """
 
     request: InferenceRequest
-    asked: str
+    requested_model: str
     model: str
     models: Mapping[str, ModelPreset]
     messages: tuple[Message, ...]
     parameters: Parameters
-    routed: Route | None = None
-    called: Call | None = None
-    failed_calls: list[float] = field(default_factory=list)
+    selected_target: ModelTarget | None = None
+    started_call: UpstreamCall | None = None
+    failed_call_seconds: list[float] = field(default_factory=list)
 
     @property
-    def route(self) -> Route:
-        """Set by `route_model`."""
-        if self.routed is None:
+    def target(self) -> ModelTarget:
+        """Set by the stage `route_model`. Raises LookupError before it."""
+        if self.selected_target is None:
             raise LookupError("no route yet: in pipeline.yaml, route_model has to stand before this stage")
-        return self.routed
+        return self.selected_target
 
     @property
-    def call(self) -> Call:
-        """Set by `invoke`."""
-        if self.called is None:
+    def call(self) -> UpstreamCall:
+        """Set by the stage `invoke`. Raises LookupError before it."""
+        if self.started_call is None:
             raise LookupError("no call yet: in pipeline.yaml, invoke has to stand before this stage")
-        return self.called
+        return self.started_call
 
 
-# --- what a client is told -------------------------------------------------------------------------
+# --- events ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A model's whole answer: the envelope that a plain answer consists of, and the tools it wants called."""
+    """A model's complete answer: the envelope (the body of a plain response) and the tool calls."""
 
     model: str
     envelope: dict[str, Any]
-    calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A model's failure, in place of its result. `at` is in monotonic seconds."""
+    """A model's failure, instead of a result. `failed_at` is in monotonic seconds."""
 
     model: str
     error: ForgelineError
-    at: float = field(default_factory=time.monotonic)
+    failed_at: float = field(default_factory=time.monotonic)
 
 
-Event = str | ToolCallPiece | Result | Failure
-"""What stages tell: a piece of text or of a tool call, the whole answer, or why there is none."""
+Event = str | ToolCallDelta | Result | Failure
+"""A chunk of text, a piece of a tool call, the complete answer, or the failure."""
 
 
-class Events(Closing[Event]):
-    """What a stage returns, in batches. A stage that wraps another's events holds their `aclose`.
+class EventStream(BatchStream[Event]):
+    """What a stage returns. A stage that wraps another's events adds their `aclose` as a cleanup.
 
-    One that only has something to give back at their end adds it by `hold`, and returns them as they are.
+    A stage that only has something to release at their end calls `add_cleanup`, and returns the same object.
     """

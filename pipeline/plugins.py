@@ -1,6 +1,6 @@
-"""The stages and providers there are: the built-in ones first, then those of installed packages, by one door.
+"""The installed stages and providers: the built-in ones, and those of installed packages.
 
-A package adds its own by entry points that name a factory, `create(options, context)`:
+A package adds its own with entry points that name a factory, `create(options, context)`:
 
     [options.entry_points]
     forgeline.stages =
@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from pipeline.presets import StageSpec
-from pipeline.providers import bedrock, emd, local, openai_compatible, scripted
+from pipeline.presets.pipeline import StageSpec
+from pipeline.providers import scripted
+from pipeline.providers.bedrock import provider as bedrock
+from pipeline.providers.emd import provider as emd
+from pipeline.providers.local import provider as local
+from pipeline.providers.openai import provider as openai
 from pipeline.stage import Context, Provider, Stage
 from pipeline.stages import (
     circuit_breaker,
@@ -48,13 +52,13 @@ PROVIDERS: dict[str, ProviderFactory] = {
     "bedrock": bedrock.create,
     "emd": emd.create,
     "local": local.create,
-    "openai_compatible": openai_compatible.create,
+    "openai_compatible": openai.create,
     "scripted": scripted.create,
 }
 
 
 class PluginError(Exception):
-    """A plugin that can't be loaded, or that takes a name which is taken."""
+    """A plugin can't be loaded or started, or its name is in use."""
 
 
 @dataclass(frozen=True)
@@ -63,37 +67,36 @@ class Plugins:
     providers: Mapping[str, ProviderFactory]
 
     def create_stage(self, spec: StageSpec, context: Context) -> Stage:
-        """Raises ValueError for a stage that nobody provides, or that refuses its options."""
+        """Raise ValueError for a stage that is not installed or that rejects its options."""
         if spec.name not in self.stages:
             raise ValueError(f"nobody provides a stage {spec.name!r} (there are {', '.join(sorted(self.stages))})")
         try:
             return self.stages[spec.name](spec.options, context)
         except ValueError:
             raise
-        except Exception as error:  # whatever a stranger's factory does with options that it does not expect
+        except Exception as error:  # a plugin's factory may raise anything on unexpected options
             raise ValueError(f"the stage {spec.name!r} can't be made with these options: {error!r}") from error
 
     def check_stage(self, spec: StageSpec) -> None:
         self.create_stage(spec, Context())
 
 
-def load() -> Plugins:
-    """All that is installed. Raises PluginError."""
+def load_plugins() -> Plugins:
+    """Return the built-in and the installed stages and providers. Raises PluginError."""
     return Plugins(
-        stages=_with_installed("forgeline.stages", STAGES),
-        providers=_with_installed("forgeline.providers", PROVIDERS),
+        stages=_add_installed("forgeline.stages", STAGES),
+        providers=_add_installed("forgeline.providers", PROVIDERS),
     )
 
 
-def _with_installed(group: str, built_in: Mapping[str, Any]) -> dict[str, Any]:
+def _add_installed(group: str, built_in: Mapping[str, Any]) -> dict[str, Any]:
     factories = dict(built_in)
-    for point in entry_points(group=group):
-        if point.name in factories:
-            raise PluginError(f"two plugins are named {point.name!r} in {group}: one of them is {point.value}")
+    for entry_point in entry_points(group=group):
+        name, value = entry_point.name, entry_point.value
+        if name in factories:
+            raise PluginError(f"two plugins are named {name!r} in {group}: one of them is {value}")
         try:
-            factories[point.name] = point.load()
-        except Exception as error:  # whatever a stranger's module does when it is imported
-            raise PluginError(
-                f"the plugin {point.name!r} of {group} ({point.value}) can't be loaded: {error}"
-            ) from error
+            factories[name] = entry_point.load()
+        except Exception as error:  # a plugin's module may raise anything when it is imported
+            raise PluginError(f"the plugin {name!r} of {group} ({value}) can't be loaded: {error}") from error
     return factories

@@ -1,7 +1,7 @@
-"""The live stages and providers: made from the presets in force, swapped whole when those change.
+"""The running stages and providers: created from the presets in force, and replaced as a whole when those change.
 
-A stage lives on over a reload unless its options change. One that was replaced is closed when the last
-inference that still uses it has ended.
+A stage survives a reload unless its options change. A replaced stage is closed when the last inference that uses it has
+ended.
 """
 
 from __future__ import annotations
@@ -16,148 +16,149 @@ import structlog
 
 from pipeline.errors import ForgelineError, Unavailable
 from pipeline.plugins import PluginError, Plugins
-from pipeline.presets import (
-    DEFAULT_STAGES,
-    MODELS,
-    ModelPreset,
-    StageSpec,
-    UnusablePipeline,
-    pipeline_kind,
-)
+from pipeline.presets.models import MODEL_PRESETS, ModelPreset
+from pipeline.presets.pipeline import DEFAULT_STAGES, StageSpec, UnusablePipeline, pipeline_preset_kind
+from pipeline.presets.store import PresetChange, PresetKind, PresetStore
 from pipeline.stage import Availability, Context, Pipeline, Provider, Stage
-from pipeline.store import Change, Kind, PresetStore
-from pipeline.traced import TracedPipeline, TracedProvider
+from pipeline.telemetry.spans import TracedPipeline, TracedProvider
 
 if TYPE_CHECKING:
-    from pipeline.otel import Tracing
+    from pipeline.telemetry.otel import Tracing
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class _Installed:
-    """A stage in place, and how many editions hold it."""
+class StageInstance:
+    """A created stage. `reference_count` counts the pipeline versions that have it."""
 
     spec: StageSpec
     stage: Stage
-    holders: int = 0
+    reference_count: int = 0
 
 
 @dataclass(eq=False)
-class Edition:
-    """Presets, and the pipeline that was made from them. What began with one ends with it."""
+class PipelineVersion:
+    """Presets and the pipeline created from them. An inference keeps the version that it started with.
+
+    `reference_count` counts the inferences, and 1 for the version in force.
+    """
 
     models: Mapping[str, ModelPreset]
     pipeline: Pipeline
-    installed: Sequence[_Installed]
-    holders: int = field(default=1)
+    stage_instances: Sequence[StageInstance]
+    reference_count: int = field(default=1)
 
 
 class Runtime:
-    """Holds the edition in force. `kinds` are further kinds of presets, which others use."""
+    """Owns the stages, the providers and the version in force. `kinds` are further kinds of presets to load."""
 
     def __init__(
         self,
         plugins: Plugins,
         roots: Sequence[Path],
-        kinds: Sequence[Kind[Any]] = (),
+        kinds: Sequence[PresetKind[Any]] = (),
         tracing: Tracing | None = None,
     ) -> None:
         self._plugins = plugins
-        self._pipeline_kind = pipeline_kind(plugins.check_stage)
-        self.store = PresetStore(roots, [MODELS, self._pipeline_kind, *kinds])
+        self._pipeline_kind = pipeline_preset_kind(plugins.check_stage)
+        self.store = PresetStore(roots, [MODEL_PRESETS, self._pipeline_kind, *kinds])
         self.providers: dict[str, Provider] = {}
         self._tracing = tracing
-        self._asked: dict[str, Provider] = {}  # as stages know them: in spans, where there are any
-        self.context = Context(self._asked, models=lambda: self._edition.models, tracing=tracing)
-        self._edition = Edition({}, Pipeline([]), [])
-        self._began = False
+        self._stage_providers: dict[str, Provider] = {}  # traced ones, where tracing is on
+        self.context = Context(self._stage_providers, models=lambda: self._version.models, tracing=tracing)
+        self._version = PipelineVersion({}, Pipeline([]), [])
+        self._is_loaded = False
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Reads the presets and starts what they name. Raises UnusablePipeline, PluginError."""
+        """Create the providers, load the presets and create the stages. Raises UnusablePipeline, PluginError."""
         for name, create in self._plugins.providers.items():
             try:
                 provider = self.providers[name] = create({}, self.context)
-                self._asked[name] = TracedProvider(self._tracing, name, provider) if self._tracing else provider
-                await _call(provider, "start")
-            except Exception as error:  # a plugin's factory is a stranger's code
+                self._stage_providers[name] = (
+                    TracedProvider(self._tracing, name, provider) if self._tracing else provider
+                )
+                await _call_if_defined(provider, "start")
+            except Exception as error:  # a plugin may raise anything
                 raise PluginError(f"the provider {name!r} can't be started: {error!r}") from error
         await self.reload()
-        for fault in self.store.snapshot.faults:
-            if isinstance(fault.cause, UnusablePipeline):
-                raise UnusablePipeline((), str(fault))
+        for preset_error in self.store.snapshot.errors:
+            if isinstance(preset_error.cause, UnusablePipeline):
+                raise UnusablePipeline((), str(preset_error))
 
-    async def reload(self) -> list[Change]:
-        """Brings what changed on disk into force. Returns what changed."""
+    async def reload(self) -> list[PresetChange]:
+        """Load the changed preset files and put them into force. Returns the changes."""
         changes = self.store.reload()
         for change in changes:
-            event = log.warning if change.change == "rejected" else log.info
-            event(f"preset {change.change}", kind=change.kind, name=change.name, fault=str(change.fault or "") or None)
-        if changes or not self._began:
-            self._began = True
-            await self._swap()
+            if change.change == "rejected":
+                log.warning("preset_rejected", kind=change.kind, name=change.name, error=str(change.error))
+            else:
+                log.info(f"preset_{change.change}", kind=change.kind, name=change.name)
+        if changes or not self._is_loaded:
+            self._is_loaded = True
+            await self._replace_version()
         return changes
 
-    async def _swap(self) -> None:
-        """Puts new presets into force. Where a stage can't be started, the stages that run stay."""
+    async def _replace_version(self) -> None:
+        """Put the loaded presets into force. If a stage can't be started, the current stages stay."""
         try:
-            installed = await self._install(self._stage_specs())
-        except Exception:  # a stage's start is a stranger's code
-            log.exception("a stage can't be started; the pipeline stays as it was")
-            installed = list(self._edition.installed)
-        for item in installed:
-            item.holders += 1
-        edition = Edition(self.store.snapshot.of(MODELS), self._pipeline_of(installed), installed)
-        old, self._edition = self._edition, edition
-        self.release(old)
+            instances = await self._create_stages(self._stage_specs())
+        except Exception:  # a plugin may raise anything
+            log.exception("stage_start_failed")
+            instances = list(self._version.stage_instances)
+        for instance in instances:
+            instance.reference_count += 1
+        models = self.store.snapshot.get(MODEL_PRESETS)
+        previous, self._version = self._version, PipelineVersion(models, self._create_pipeline(instances), instances)
+        self.release(previous)
 
-    def _pipeline_of(self, installed: Sequence[_Installed]) -> Pipeline:
+    def _create_pipeline(self, instances: Sequence[StageInstance]) -> Pipeline:
         if self._tracing is None:
-            return Pipeline([item.stage for item in installed])
-        return TracedPipeline(self._tracing, [(item.spec.name, item.stage) for item in installed])
+            return Pipeline([instance.stage for instance in instances])
+        return TracedPipeline(self._tracing, [(instance.spec.name, instance.stage) for instance in instances])
 
     def _stage_specs(self) -> Sequence[StageSpec]:
-        """The stages in force. A pipeline.yaml that is broken from the start lets nothing pass unchecked."""
-        presets = self.store.snapshot.of(self._pipeline_kind)
+        """The stages to create; none while pipeline.yaml has never been valid, so that no request skips its stages."""
+        presets = self.store.snapshot.get(self._pipeline_kind)
         if "pipeline" in presets:
             return presets["pipeline"].stages
-        if any(fault.kind == self._pipeline_kind.name for fault in self.store.snapshot.faults):
+        if any(error.kind == self._pipeline_kind.name for error in self.store.snapshot.errors):
             return ()
         return [StageSpec(name) for name in DEFAULT_STAGES]
 
-    async def _install(self, specs: Sequence[StageSpec]) -> list[_Installed]:
-        """Stages for `specs`; those that are there already, with the same options, stay."""
-        there = list(self._edition.installed)
-        installed: list[_Installed] = []
+    async def _create_stages(self, specs: Sequence[StageSpec]) -> list[StageInstance]:
+        """Return a stage for each of `specs`: a running one with the same options, or a new one."""
+        reusable = list(self._version.stage_instances)
+        instances: list[StageInstance] = []
         try:
             for spec in specs:
-                item = next((item for item in there if item.spec == spec), None)
-                if item is not None:
-                    there.remove(item)
-                    installed.append(item)
+                instance = next((candidate for candidate in reusable if candidate.spec == spec), None)
+                if instance is not None:
+                    reusable.remove(instance)
+                    instances.append(instance)
                     continue
-                item = _Installed(spec, self._plugins.create_stage(spec, self.context))
-                installed.append(item)  # one whose start fails half-way is closed too
-                await _call(item.stage, "start")
+                instance = StageInstance(spec, self._plugins.create_stage(spec, self.context))
+                instances.append(instance)  # before `start`, so that a stage whose start fails is closed too
+                await _call_if_defined(instance.stage, "start")
         except Exception:
-            for item in installed:
-                self._close_unheld(item)
+            for instance in instances:
+                self._close_if_unused(instance)
             raise
-        return installed
+        return instances
 
-    def acquire(self) -> Edition:
-        """The edition in force, kept alive until it is `release`d."""
-        if not self._edition.installed:
+    def acquire(self) -> PipelineVersion:
+        """Return the version in force, whose stages stay open until it is `release`d. Raises Unavailable."""
+        if not self._version.stage_instances:
             raise Unavailable(
                 "No pipeline is in force, so no request can be answered; the server's log says what is wrong with it."
             )
-        self._edition.holders += 1
-        return self._edition
+        self._version.reference_count += 1
+        return self._version
 
     @property
     def models(self) -> Mapping[str, ModelPreset]:
-        return self._edition.models
+        return self._version.models
 
     async def availability(self, preset: ModelPreset) -> Availability:
         provider = self.providers.get(preset.provider)
@@ -167,35 +168,36 @@ class Runtime:
             return await provider.availability(preset)
         except ForgelineError as error:
             return Availability("unknown", error.message)
-        except Exception:  # a plugin's code: its fault must not hide the other models
-            log.exception("a provider can't say whether it is available", provider=preset.provider)
+        except Exception:  # a plugin's bug must not hide the other models
+            log.exception("availability_check_failed", provider=preset.provider)
             return Availability("unknown", "its provider failed to say; the server's log has more")
 
-    def release(self, edition: Edition) -> None:
-        """Gives an edition back. With its last holder, the stages that nobody else uses are closed."""
-        edition.holders -= 1
-        if edition.holders:
+    def release(self, version: PipelineVersion) -> None:
+        """Release a version. After its last reference, the stages that no other version has are closed."""
+        version.reference_count -= 1
+        if version.reference_count:
             return
-        for item in edition.installed:
-            item.holders -= 1
-            self._close_unheld(item)
+        for instance in version.stage_instances:
+            instance.reference_count -= 1
+            self._close_if_unused(instance)
 
-    def _close_unheld(self, item: _Installed) -> None:
-        if not item.holders:
-            task = asyncio.create_task(_call(item.stage, "close"), name=f"close stage {item.spec.name}")
+    def _close_if_unused(self, instance: StageInstance) -> None:
+        if not instance.reference_count:
+            closing = _call_if_defined(instance.stage, "close")
+            task = asyncio.create_task(closing, name=f"close stage {instance.spec.name}")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        self.release(self._edition)
-        closing = [*self._closing, *(_call(provider, "close") for provider in self.providers.values())]
-        for failed in await asyncio.gather(*closing, return_exceptions=True):
-            if isinstance(failed, BaseException):
-                log.error("a stage or provider failed to close", exc_info=failed)
+        self.release(self._version)
+        closing = [*self._closing, *(_call_if_defined(provider, "close") for provider in self.providers.values())]
+        for error in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(error, BaseException):
+                log.error("plugin_close_failed", exc_info=error)
 
 
-async def _call(plugin: object, method: str) -> None:
-    """Stages and providers need not have `start` and `close`."""
+async def _call_if_defined(plugin: object, method: str) -> None:
+    """Call `start` or `close`, which stages and providers need not have."""
     function = getattr(plugin, method, None)
     if function is not None:
         await function()

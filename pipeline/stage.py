@@ -1,13 +1,13 @@
-"""Stages and the pipeline they form: open this first.
+"""Stages, providers and the pipeline that they form: read this file first.
 
 A stage gets an inference and the rest of the pipeline, and returns the events of the answer:
 
     class Shout:
-        async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
+        async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
             return await proceed(replace(inference, model=inference.model.upper()))
 
-What fails before the model's first chunk is an exception out of `await proceed(...)`; what fails
-after it is a `Failure` among the events. So a retry or a fallback is a try/except around `proceed`.
+A failure before the model's first chunk is an exception out of `await proceed(...)`; a failure after it is a `Failure`
+among the events. So a retry or a fallback is a try/except around `proceed`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pipeline.messages import Events, Inference, Reply, Route
-from pipeline.presets import ModelPreset
+from pipeline.messages import EventStream, Inference, ModelResponse, ModelTarget
+from pipeline.presets.models import ModelPreset
 
 if TYPE_CHECKING:
-    from pipeline.otel import Tracing
+    from pipeline.telemetry.otel import Tracing
 
-Proceed = Callable[[Inference], Awaitable[Events]]
+Proceed = Callable[[Inference], Awaitable[EventStream]]
 
 
 class Stage(Protocol):
-    """One step of the way. It may also have `async start()` and `async close()`."""
+    """One step of the pipeline. It may also have `async start()` and `async close()`."""
 
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events: ...
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a model could answer now, and if not, why not. `available` and `unknown` models may be asked.
+    """Whether a model can answer now, and if not, why not. Only `available` and `unknown` models may be called.
 
-    Those after `unavailable` have to be deployed first, or are on their way.
+    The statuses after `unavailable` are those of a model that must be deployed first.
     """
 
     status: Literal["available", "unknown", "unavailable", "not_deployed", "in_progress", "failed", "deleting"]
@@ -46,69 +46,71 @@ class Availability:
 class Provider(Protocol):
     """One kind of backend. It may also have `async start()` and `async close()`.
 
-    And `takes`, a collection of names: those of `InferenceRequest.wants` that it passes on to its models.
+    It may have `supported_features`, a collection of names: those of `InferenceRequest.required_features` that it
+    passes on to its models.
     """
 
-    async def open(self, route: Route, inference: Inference) -> Reply:
-        """Asks the model, and returns once its first chunk (or its end) is there.
+    async def open(self, target: ModelTarget, inference: Inference) -> ModelResponse:
+        """Call the model, and return once its first chunk (or its end) has come.
 
-        Every error, here and out of the reply, is a `ForgelineError`: the library's own are translated.
+        Every error, here and from the response, is a `ForgelineError`: the provider translates those of its library.
         """
         ...
 
     async def availability(self, preset: ModelPreset) -> Availability:
-        """Answers at once, from what is known: it is asked for every model of a list."""
+        """Return what is known, without waiting: this is called for every model of a list."""
         ...
 
 
 @dataclass
-class Tally:
-    """What has been counted of one model since the server started; `calls_open` are under way now."""
+class ModelCounters:
+    """Counters of one model since the server started. `open_calls` is a gauge: the calls that are running."""
 
     retries: int = 0
     fallbacks: int = 0
-    calls_open: int = 0
+    open_calls: int = 0
 
-    def call_ended(self) -> None:
-        self.calls_open -= 1
+    def end_call(self) -> None:
+        self.open_calls -= 1
 
 
 @dataclass
 class Context:
-    """What a stage or a provider is made with.
+    """What stages and providers are created with.
 
-    `providers` is filled when all are made. `models` gives the presets in force. `announce` tells those who watch that
-    a model's state has changed. `tracing` is there where requests are traced: what a provider sends carries it on.
+    `providers` is filled once all have been created. `models` returns the presets in force. Call
+    `notify_model_changed` with a model's name when its state has changed. `tracing` is None where requests are not
+    traced; a provider adds its context to the requests that it sends.
     """
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
-    announce: Callable[[str], None] = lambda model: None
+    notify_model_changed: Callable[[str], None] = lambda model: None
     models: Callable[[], Mapping[str, ModelPreset]] = dict
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     tracing: Tracing | None = None
 
     def state(self, model: str) -> dict[str, Any]:
-        """A dict of the model's that outlives reloads: permits, a breaker's memory."""
+        """Return the model's state that outlives reloads, such as permits and breakers."""
         return self.states.setdefault(model, {})
 
-    def tally(self, model: str) -> Tally:
-        tally: Tally = self.state(model).setdefault("tally", Tally())
-        return tally
+    def counters(self, model: str) -> ModelCounters:
+        counters: ModelCounters = self.state(model).setdefault("counters", ModelCounters())
+        return counters
 
 
 class Pipeline:
-    """The stages in the order in which data meets them, each given the rest as its `proceed`."""
+    """The stages in the order in which data meets them; each gets the rest as its `proceed`."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self.stages = tuple(stages)
-        proceed: Proceed = _nothing_left
+        proceed: Proceed = _proceed_after_last_stage
         for stage in reversed(self.stages):
             proceed = partial(stage.__call__, proceed=proceed)
-        self._enter = proceed
+        self._first = proceed
 
-    async def __call__(self, inference: Inference) -> Events:
-        return await self._enter(inference)
+    async def __call__(self, inference: Inference) -> EventStream:
+        return await self._first(inference)
 
 
-async def _nothing_left(inference: Inference) -> Events:
+async def _proceed_after_last_stage(inference: Inference) -> EventStream:
     raise LookupError("the last stage of pipeline.yaml proceeded: normalize_envelope has to stand there")

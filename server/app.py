@@ -1,4 +1,4 @@
-"""The route table: every address on one screen."""
+"""The route table: every path on one screen."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from tornado.routing import PathMatches, Rule
 from tornado.web import Application, RequestHandler, url
 
 from server.handlers.anthropic import MessagesHandler
-from server.handlers.base import NotFoundHandler
+from server.handlers.base import BaseHandler, NotFoundHandler
 from server.handlers.console import ConsoleHandler
 from server.handlers.docs import DocsHandler, OpenApiHandler
-from server.handlers.door import Door
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
 from server.handlers.health import HealthHandler, ReadyHandler
 from server.handlers.hyperpod import (
@@ -25,22 +24,22 @@ from server.handlers.hyperpod import (
     JobsHandler,
     StacksHandler,
 )
-from server.handlers.inference import EmdHandler, ModelHandler, MultiInferenceHandler, StreamHandler
-from server.handlers.joblogs import JobLogsHandler
+from server.handlers.inference import EmdInferenceHandler, ModelHandler, MultiInferenceHandler, StreamHandler
+from server.handlers.job_logs import JobLogsHandler
 from server.handlers.metrics import MetricsHandler
 from server.handlers.models import ModelsHandler
 from server.handlers.openai import ChatCompletionsHandler, V1ModelHandler, V1ModelsHandler
 from server.handlers.socket import LogSocketHandler, SocketHandler, StreamSocketHandler
 from server.handlers.streams import StreamsHandler
+from server.observability.spans import TracedApplication
 from server.services import Services
-from server.traced import TracedApplication
 
 log = structlog.get_logger(__name__)
 
-PING_SECONDS = 20  # between pings on a WebSocket; a peer that answers none of them is gone
+PING_SECONDS = 20  # between pings on a WebSocket; a peer that does not answer is disconnected
 
 ROUTES: list[Rule] = [
-    # They are tried one after the other: what is asked most stands first.
+    # Tried in this order: the most frequent come first.
     url(r"/api/models/([^/]+)", ModelHandler),
     url(r"/api/stream/([^/]+)", StreamHandler),
     url(r"/api/multi-inference", MultiInferenceHandler),
@@ -54,7 +53,7 @@ ROUTES: list[Rule] = [
     url(r"/api/(claude4|nova)", ModelHandler),
     url(r"/api/emd/models", EmdModelsHandler),
     url(r"/api/emd/status", EmdStatusHandler),
-    url(r"/api/emd/([^/]+)", EmdHandler),
+    url(r"/api/emd/([^/]+)", EmdInferenceHandler),
     url(r"/api/streams/([^/]+)", StreamsHandler),
     url(r"/api/hyperpod/deploy", DeployHandler),
     url(r"/api/hyperpod/destroy", DestroyHandler),
@@ -83,20 +82,20 @@ def make_app(services: Services) -> Application:
         default_handler_class=NotFoundHandler,
         log_function=_log_request,
         services=services,
-        patterns=patterns_of(ROUTES),
+        patterns=route_patterns(ROUTES),
         websocket_max_message_size=services.options.max_body,
         websocket_ping_interval=PING_SECONDS,
     )
 
 
-def patterns_of(rules: Iterable[Rule]) -> tuple[str, ...]:
-    """The addresses, as the route table has them."""
+def route_patterns(rules: Iterable[Rule]) -> tuple[str, ...]:
+    """The regular expressions of the route table."""
     return tuple(rule.matcher.regex.pattern for rule in rules if isinstance(rule.matcher, PathMatches))
 
 
 def _log_request(handler: RequestHandler) -> None:
-    """One event per request: never its text, its frames or its key."""
-    if isinstance(handler, Door):
+    """Write the access log's line of a request: never its text, its frames or its key."""
+    if isinstance(handler, BaseHandler):
         method = str(handler.request.method)
         log.info(
             "request",
@@ -107,5 +106,5 @@ def _log_request(handler: RequestHandler) -> None:
             duration_ms=round(handler.request.request_time() * 1000, 3),
             **handler.log_fields(),
         )
-        known = method if method in handler.SUPPORTED_METHODS else "other"
-        handler.services.metrics.request(handler.address, known, handler.get_status())
+        known_method = method if method in handler.SUPPORTED_METHODS else "other"
+        handler.services.metrics.count_request(handler.route_template, known_method, handler.get_status())

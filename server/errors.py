@@ -1,4 +1,4 @@
-"""Which status each error is, and the one body that tells it: for HTTP and WebSocket alike."""
+"""Status and body of each error, for HTTP and WebSocket alike."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class UnsupportedMediaType(ForgelineError):
     code = "unsupported_media_type"
 
 
-class ClientLeft(ForgelineError):
-    """Nobody is there any more to be told anything."""
+class ClientDisconnected(ForgelineError):
+    """The client has closed its connection: nobody gets this error."""
 
     code = "client_left"
 
 
-RETRY_AFTER = 1.0  # seconds, where a client is to come back later and nobody knows when
-MAX_SENTENCE = 2000  # characters of an error that are told: it may name what a client sent, however long that is
+DEFAULT_RETRY_AFTER = 1.0  # seconds, for errors to retry where nobody knows when
+MAX_MESSAGE = 2000  # characters of an error: it may quote a client's value of any length
 
-STATUS: Mapping[type[ForgelineError], int] = {
+STATUS_CODES: Mapping[type[ForgelineError], int] = {
     errors.InvalidRequest: 400,
     Unauthorized: 401,
     Forbidden: 403,
@@ -59,7 +59,7 @@ STATUS: Mapping[type[ForgelineError], int] = {
     TooLarge: 413,
     errors.Conflict: 409,
     UnsupportedMediaType: 415,
-    ClientLeft: 499,
+    ClientDisconnected: 499,
     errors.RateLimited: 429,
     errors.ModelError: 500,
     errors.Internal: 500,
@@ -70,8 +70,8 @@ STATUS: Mapping[type[ForgelineError], int] = {
 
 
 def status_of(error: ForgelineError) -> int:
-    """By the error's class, or the nearest above it that the table names."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    """The status of the error's class, or of its nearest base class in the table."""
+    return next((STATUS_CODES[cls] for cls in type(error).__mro__ if cls in STATUS_CODES), 500)
 
 
 def headers_of(error: ForgelineError) -> dict[str, str]:
@@ -80,23 +80,23 @@ def headers_of(error: ForgelineError) -> dict[str, str]:
 
 
 def _retry_after(error: ForgelineError) -> float | None:
-    """A client that is to come back later is always told when, also where the provider did not say."""
+    """Seconds until a retry makes sense: for every RateLimited, also where the provider did not say."""
     if error.retry_after is None and isinstance(error, errors.RateLimited):
-        return RETRY_AFTER
+        return DEFAULT_RETRY_AFTER
     return error.retry_after
 
 
-def describe(error: ForgelineError) -> dict[str, Any]:
-    """What an answer and an `error` event both say of an error."""
-    message = error.message if len(error.message) <= MAX_SENTENCE else error.message[:MAX_SENTENCE] + " …"
-    told: dict[str, Any] = {"error": message, "code": error.code}
+def error_fields(error: ForgelineError) -> dict[str, Any]:
+    """The fields of an error that a body and an `error` event share."""
+    message = error.message if len(error.message) <= MAX_MESSAGE else error.message[:MAX_MESSAGE] + " …"
+    fields: dict[str, Any] = {"error": message, "code": error.code}
     retry_after = _retry_after(error)
     if retry_after is not None:
-        told["retry_after"] = retry_after
-    return told
+        fields["retry_after"] = retry_after
+    return fields
 
 
 def error_body(error: ForgelineError, request: Mapping[str, Any] | None, request_id: str) -> dict[str, Any]:
-    """The body of every answer that is an error. `request` is None where the body could not be read."""
+    """The body of an answer that is an error. `request` is None where the request's body could not be read."""
     now = datetime.now(UTC).isoformat()
-    return {"time": now, "request": request, **describe(error), "request_id": request_id}
+    return {"time": now, "request": request, **error_fields(error), "request_id": request_id}

@@ -17,7 +17,7 @@ structlog.configure(
 
 
 @pytest.fixture
-def quiet_sdk(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def no_sdk_warnings(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """OpenTelemetry's SDK finds no fault with what we do: a span that has ended is not touched."""
     yield
     assert [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry")] == []

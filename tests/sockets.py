@@ -1,12 +1,12 @@
-"""WebSockets for tests: by a library, message by message, and by hand, frame by frame.
+"""WebSockets for tests: message by message with a library, and frame by frame by hand.
 
-async with talking(server) as talk:
-    await talk.say(op="infer", id="a", model="echo", text="hello")
-    events = await talk.whole("a")
+async with connect_websocket(server) as client:
+    await client.send(op="infer", id="a", model="echo", text="hello")
+    events = await client.read_until_complete("a")
 
-async with raw_socket(server) as line:
-    await line.send(frame(TEXT, b'{"op": ...'))
-    opcode, payload = await line.frame()
+async with open_raw_websocket(server) as connection:
+    await connection.send(frame(TEXT, b'{"op": ...'))
+    opcode, payload = await connection.read_frame()
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import msgpack
 import websockets
 from websockets.typing import Subprotocol
 
-from tests.jobs import Serving
-from tests.serving import Server
+from tests.jobs import ServerAccess
+from tests.running_server import RunningServer
 
 JSON, MSGPACK = "forgeline.v1.json", "forgeline.v1.msgpack"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -34,7 +34,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 Message = dict[str, Any]
 
 
-class Talk:
+class WebSocketClient:
     """One socket, whose messages are told apart by their `id`. Heartbeats are counted and left out."""
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
@@ -43,55 +43,55 @@ class Talk:
         self._packed = ws.protocol == MSGPACK
         self._waiting: dict[Any, deque[Message]] = defaultdict(deque)
 
-    async def say(self, **message: Any) -> None:
+    async def send(self, **message: Any) -> None:
         if self._packed:
             await self.ws.send_bytes(msgpack.packb(message))
         else:
             await self.ws.send_str(json.dumps(message))
 
-    async def any(self) -> Message:
+    async def next_message(self) -> Message:
         """The next message, whatever its id. Raises EOFError at the end of the socket."""
         while True:
             message = await self.ws.receive()
             if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 raise EOFError(self.ws.close_code)
-            told: Message = msgpack.unpackb(message.data) if self._packed else json.loads(message.data)
-            if told["type"] != "heartbeat":
-                return told
-            assert told == {"type": "heartbeat"}
+            received: Message = msgpack.unpackb(message.data) if self._packed else json.loads(message.data)
+            if received["type"] != "heartbeat":
+                return received
+            assert received == {"type": "heartbeat"}
             self.heartbeats += 1
 
-    async def next(self, id: Any = None) -> Message:
+    async def next_event(self, id: Any = None) -> Message:
         """The next message under this id; what comes for others waits for them."""
         while not self._waiting[id]:
-            told = await self.any()
-            self._waiting[told.pop("id", None)].append(told)
+            received = await self.next_message()
+            self._waiting[received.pop("id", None)].append(received)
         return self._waiting[id].popleft()
 
-    async def until(self, id: Any, kind: str) -> list[Message]:
+    async def read_until(self, id: Any, kind: str) -> list[Message]:
         """The messages under this id, up to the first of this type."""
-        told = [await self.next(id)]
-        while told[-1]["type"] != kind:
-            told.append(await self.next(id))
-        return told
+        received = [await self.next_event(id)]
+        while received[-1]["type"] != kind:
+            received.append(await self.next_event(id))
+        return received
 
-    async def whole(self, id: Any = None) -> list[Message]:
-        return await self.until(id, "complete")
+    async def read_until_complete(self, id: Any = None) -> list[Message]:
+        return await self.read_until(id, "complete")
 
-    async def closed(self) -> int | None:
+    async def wait_closed(self) -> int | None:
         """Reads to the socket's end; its close code."""
         with suppress(EOFError):
             while True:
-                await self.any()
+                await self.next_message()
         return self.ws.close_code
 
 
 @asynccontextmanager
-async def talking(
-    server: Serving, path: str = "/ws", protocols: tuple[str, ...] = (JSON,), **headers: str
-) -> AsyncIterator[Talk]:
+async def connect_websocket(
+    server: ServerAccess, path: str = "/ws", protocols: tuple[str, ...] = (JSON,), **headers: str
+) -> AsyncIterator[WebSocketClient]:
     async with server.http.ws_connect(server.url + path, protocols=protocols, headers=headers, max_msg_size=0) as ws:
-        yield Talk(ws)
+        yield WebSocketClient(ws)
 
 
 class RawSocket:
@@ -101,28 +101,28 @@ class RawSocket:
     """
 
     def __init__(self, line: socket.socket) -> None:
-        self.line = line
-        self.answer = b""
+        self.socket = line
+        self.handshake_response = b""
         self._read = bytearray()
 
     async def send(self, data: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self.line, data)
+        await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
-    async def say(self, **message: Any) -> None:
+    async def send_message(self, **message: Any) -> None:
         await self.send(frame(TEXT, json.dumps(message).encode()))
 
-    async def frame(self) -> tuple[int, bytes]:
+    async def read_frame(self) -> tuple[int, bytes]:
         """The next frame's opcode and payload. Raises EOFError."""
-        head = await self.exactly(2)
+        head = await self.read_exactly(2)
         size = head[1]
         if size >= 126:
-            size = int.from_bytes(await self.exactly(2 if size == 126 else 8), "big")
-        return head[0] & 15, await self.exactly(size)
+            size = int.from_bytes(await self.read_exactly(2 if size == 126 else 8), "big")
+        return head[0] & 15, await self.read_exactly(size)
 
-    async def message(self) -> Message:
+    async def read_message(self) -> Message:
         """The next message but heartbeats, in JSON. Pings are answered."""
         while True:
-            opcode, payload = await self.frame()
+            opcode, payload = await self.read_frame()
             if opcode == PING:
                 await self.send(frame(PONG, payload))
             elif opcode == CLOSE:
@@ -132,49 +132,49 @@ class RawSocket:
                 if message["type"] != "heartbeat":
                     return message
 
-    async def close_code(self) -> int:
+    async def read_close_code(self) -> int:
         """Reads up to the close frame. Raises EOFError where the connection ends without one."""
         opcode = TEXT
         while opcode != CLOSE:
-            opcode, payload = await self.frame()
+            opcode, payload = await self.read_frame()
         return int.from_bytes(payload[:2], "big")
 
-    async def rest(self) -> bytes:
+    async def read_to_end(self) -> bytes:
         """All that comes until the server closes the connection."""
         with suppress(EOFError):
             while True:
-                await self.exactly(len(self._read) + 1, keep=True)
+                await self.read_exactly(len(self._read) + 1, keep=True)
         return bytes(self._read)
 
-    async def exactly(self, count: int, *, keep: bool = False) -> bytes:
+    async def read_exactly(self, count: int, *, keep: bool = False) -> bytes:
         while len(self._read) < count:
             try:
-                data = await asyncio.get_running_loop().sock_recv(self.line, 1 << 20)
+                data = await asyncio.get_running_loop().sock_recv(self.socket, 1 << 20)
             except ConnectionError as error:
                 raise EOFError from error
             if not data:
                 raise EOFError
             self._read += data
-        found = bytes(self._read[:count])
+        data_read = bytes(self._read[:count])
         if not keep:
             del self._read[:count]
-        return found
+        return data_read
 
 
 @asynccontextmanager
-async def raw_socket(
-    server: Server, path: str = "/ws", headers: Mapping[str, str] | None = None
+async def open_raw_websocket(
+    server: RunningServer, path: str = "/ws", headers: Mapping[str, str] | None = None
 ) -> AsyncIterator[RawSocket]:
     """A handshake by hand; whether it was taken is in `answer`."""
-    async with raw_line(server) as line:
-        await line.send(handshake(path, headers))
-        while not line.answer.endswith(b"\r\n\r\n"):
-            line.answer += await line.exactly(1)
+    async with open_raw_connection(server) as line:
+        await line.send(handshake_request(path, headers))
+        while not line.handshake_response.endswith(b"\r\n\r\n"):
+            line.handshake_response += await line.read_exactly(1)
         yield line
 
 
 @asynccontextmanager
-async def raw_line(server: Server) -> AsyncIterator[RawSocket]:
+async def open_raw_connection(server: RunningServer) -> AsyncIterator[RawSocket]:
     """A connection that takes in little unread."""
     line = socket.socket()
     line.setblocking(False)
@@ -186,7 +186,7 @@ async def raw_line(server: Server) -> AsyncIterator[RawSocket]:
         line.close()
 
 
-def handshake(path: str = "/ws", headers: Mapping[str, str] | None = None) -> bytes:
+def handshake_request(path: str = "/ws", headers: Mapping[str, str] | None = None) -> bytes:
     """A header whose value is empty is left out."""
     fields = {
         "Host": "localhost",
@@ -217,7 +217,9 @@ def frame(opcode: int, payload: bytes = b"", *, final: bool = True, masked: bool
     return head + mask + (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(size, "big")
 
 
-def dial(server: Server, *protocols: str, path: str = "/ws", **options: Any) -> websockets.connect:
+def connect_with_websockets(
+    server: RunningServer, *protocols: str, path: str = "/ws", **options: Any
+) -> websockets.connect:
     """An independent client."""
     address = server.url.replace("http", "ws") + path
     return websockets.connect(address, subprotocols=[Subprotocol(name) for name in protocols] or None, **options)

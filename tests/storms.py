@@ -1,9 +1,9 @@
-"""Storms for tests: a whole server before an upstream that misbehaves, many calls at once, and what has to hold after.
+"""Load scenarios for tests: a whole server, a misbehaving upstream, many calls at once, and what must hold afterwards.
 
-async with storm(tmp_path, concurrency={"calls": 8}) as sky:
-    sky.up.answer = every_third(refusal(429))
-    calls = sky.blow(500)
-    await sky.reload()
+async with start_storm(tmp_path, concurrency={"calls": 8}) as storm:
+    storm.upstream.response = reject_every_third(error_response(429))
+    calls = storm.send(500)
+    await storm.reload()
     answers = await calls
 """
 
@@ -20,58 +20,58 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from pipeline.presets import DEFAULT_STAGES
-from pipeline.stages.limit import Gate
-from tests.aio import comes_true
-from tests.server.scraping import scrape
-from tests.serving import Answer, Server, asks, serving
-from tests.upstream import Answer as Told
-from tests.upstream import Upstream, stream_of
+from pipeline.presets.pipeline import DEFAULT_STAGES
+from pipeline.stages.limit import AdmissionController
+from tests.async_tests import wait_until
+from tests.running_server import HttpResponse, RunningServer, running_server, upstream_model
+from tests.server.observability.scraping import scrape
+from tests.upstream import Responder, Upstream, stream_response
 
 
 @dataclass
 class Storm:
-    """The model `m` behind `up`. Each call asks with a text of its own."""
+    """A server with the model `m` at `upstream`. Each call has a different text."""
 
-    server: Server
-    up: Upstream
+    server: RunningServer
+    upstream: Upstream
     folder: Path
     preset: dict[str, Any]
-    reloads: int = 0
-    _asked: int = field(default=0, init=False)
+    reload_count: int = 0
+    _sent_count: int = field(default=0, init=False)
 
-    def blow(self, calls: int, path: str = "/api/models/m", **headers: str) -> asyncio.Future[list[Answer]]:
-        """So many calls at once."""
+    def send(self, calls: int, path: str = "/api/models/m", **headers: str) -> asyncio.Future[list[HttpResponse]]:
+        """Start this many calls at once."""
         return asyncio.gather(*(self._call(path, headers) for _ in range(calls)))
 
-    def _call(self, path: str, headers: Mapping[str, str]) -> Coroutine[Any, Any, Answer]:
-        self._asked += 1
-        return self.server.post(path, {"text": f"{headers.get('X-API-Key', '')} {self._asked}"}, **headers)
+    def _call(self, path: str, headers: Mapping[str, str]) -> Coroutine[Any, Any, HttpResponse]:
+        self._sent_count += 1
+        return self.server.post(path, {"text": f"{headers.get('X-API-Key', '')} {self._sent_count}"}, **headers)
 
     async def reload(self, **keys: Any) -> None:
-        """Saves the model's preset with these keys, and returns when it is in force."""
-        self.reloads += 1
+        """Write the model's preset with these keys, and wait until it is in force."""
+        self.reload_count += 1
         self.preset |= keys
-        self.preset["limits"] = {"max_tokens": 1000 + self.reloads}
+        self.preset["limits"] = {"max_tokens": 1000 + self.reload_count}
         path = self.folder / "models" / "m.yaml"
         path.with_name(".m.yaml").write_text(yaml.safe_dump(self.preset))
         path.with_name(".m.yaml").replace(path)
-        models = self.server.services.runtime
-        await comes_true(lambda: models.models["m"].limits.max_tokens == 1000 + self.reloads)
+        runtime = self.server.services.runtime
+        await wait_until(lambda: runtime.models["m"].limits.max_tokens == 1000 + self.reload_count)
 
-    def gate(self, model: str = "m") -> Gate:
-        gate: Gate = self.server.services.runtime.context.state(model).get("limit", Gate())
-        return gate
+    def controller(self, model: str = "m") -> AdmissionController:
+        state = self.server.services.runtime.context.state(model)
+        controller: AdmissionController = state.get("limit", AdmissionController())
+        return controller
 
     @property
-    def texts(self) -> list[str]:
-        """What the upstream was asked, in the order in which it came."""
-        return [request.body["messages"][0]["content"] for request in self.up.requests]
+    def received_texts(self) -> list[str]:
+        """The texts that the upstream received, in order."""
+        return [request.body["messages"][0]["content"] for request in self.upstream.requests]
 
-    async def calm(self) -> None:
-        """Nothing is open any more, every permit is back, and no call is counted as under way."""
-        await self.server.ended()
-        await self.up.idle()
+    async def check_idle(self) -> None:
+        """Assert that nothing is open, every permit is released, and no call is counted as running."""
+        await self.server.wait_until_idle()
+        await self.upstream.wait_until_idle()
         numbers = await scrape(self.server)
         for name in ("open_streams", "open_sockets", "upstream_connections", "queue_length"):
             assert numbers(name) == 0, name
@@ -81,45 +81,53 @@ class Storm:
 
 
 @asynccontextmanager
-async def storm(
-    folder: Path, *, others: Mapping[str, Any] | None = None, keys: str = "", **preset: Any
+async def start_storm(
+    folder: Path, *, other_models: Mapping[str, Any] | None = None, keys: str = "", **preset: Any
 ) -> AsyncIterator[Storm]:
-    """`others` are what the presets of more models behind the same upstream say; `keys` are API keys."""
-    async with Upstream() as up:
-        mine = asks(up.base_url, "m", **preset)
-        models = {name: asks(up.base_url, name, **(keys_ or {})) for name, keys_ in (others or {}).items()}
+    """Run a server with the model `m` and `other_models` (preset keys by name) at one upstream.
+
+    `keys` are comma-separated API keys.
+    """
+    async with Upstream() as upstream:
+        model_preset = upstream_model(upstream.base_url, "m", **preset)
+        models = {
+            name: upstream_model(upstream.base_url, name, **(keys_ or {}))
+            for name, keys_ in (other_models or {}).items()
+        }
         environ = {"FORGELINE_API_KEYS": keys}
         stages = list(DEFAULT_STAGES)
-        async with serving(folder, models={"m": mine, **models}, stages=stages, environ=environ) as server:
-            sky = Storm(server, up, folder / "presets", mine)
-            yield sky
+        async with running_server(
+            folder, models={"m": model_preset, **models}, stages=stages, environ=environ
+        ) as server:
+            storm = Storm(server, upstream, folder / "presets", model_preset)
+            yield storm
             if not keys:
-                await sky.calm()
+                await storm.check_idle()
 
 
-def every_third(refused: Told, answer: Told | None = None) -> Told:
-    """Each third request is refused."""
-    count, answered = 0, answer or stream_of(["Hello"])
+def reject_every_third(rejection: Responder, answer: Responder | None = None) -> Responder:
+    """Answer every third request with `rejection`."""
+    count, success = 0, answer or stream_response(["Hello"])
 
-    async def tell(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         nonlocal count
         count += 1
-        return await (refused if count % 3 == 0 else answered)(request)
+        return await (rejection if count % 3 == 0 else success)(request)
 
-    return tell
+    return respond
 
 
-def in_turn(*answers: Told) -> Told:
-    """The first request gets the first answer, and so on round and round."""
+def rotate_answers(*answers: Responder) -> Responder:
+    """Answer the requests with these answers in turn."""
     count = -1
 
-    async def tell(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         nonlocal count
         count += 1
         return await answers[count % len(answers)](request)
 
-    return tell
+    return respond
 
 
-def statuses(answers: list[Answer]) -> dict[int, int]:
+def count_statuses(answers: list[HttpResponse]) -> dict[int, int]:
     return dict(Counter(answer.status for answer in answers))

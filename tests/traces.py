@@ -1,10 +1,10 @@
-"""Traces for tests: spans kept in memory by the SDK's own exporter, or received over HTTP as a collector does.
+"""Exported spans for tests: in memory, by the SDK's exporter, or received over HTTP by a collector.
 
-kept = Kept()
-async with serving(tmp_path, models={...}, traces=kept.tracing) as server: ...
-kept.one("POST /api/models/{name}"); kept.outline()
+spans = InMemorySpans()
+async with running_server(tmp_path, models={...}, traces=spans.tracing) as server: ...
+spans.find_one("POST /api/models/{name}"); spans.outline()
 
-async with Collector() as collector: ...    # collector.environ is what a process needs to export to it
+async with OtlpCollector() as collector: ...    # collector.environ: the variables with which a process exports to it
 """
 
 from __future__ import annotations
@@ -21,100 +21,100 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as Received
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtobufSpan
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from pipeline.otel import Tracing
+from pipeline.telemetry.otel import Tracing
 from tests.processes import ROOT
 
 CLIENT_TRACE, CLIENT_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{CLIENT_TRACE}-{CLIENT_SPAN}-01"
-"""What a client sends who is part of a trace."""
+"""The header of a client whose request is part of a trace."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """A span that has been exported, however that came about. Times are in nanoseconds since the epoch."""
+class ExportedSpan:
+    """An exported span. Times are in nanoseconds since the epoch."""
 
     name: str
     kind: str
     trace: str
     id: str
     parent: str
-    began: int
-    ended: int
+    started_at: int
+    ended_at: int
     attributes: dict[str, Any]
     failed: bool
     events: tuple[tuple[str, dict[str, Any]], ...]
     links: tuple[str, ...] = ()
 
-    def sent(self, headers: Mapping[str, str]) -> bool:
-        """Whether these headers say that it was this span which sent them."""
+    def is_parent_in(self, headers: Mapping[str, str]) -> bool:
+        """Whether this span is the parent in these headers."""
         return headers["traceparent"].split("-")[1:3] == [self.trace, self.id]
 
 
 PAGE = (ROOT / "docs/TRACES.md").read_text(encoding="utf-8")
 
 
-def picture(number: int) -> list[str]:
-    """An outline, as the page on traces draws it; two spaces end a span's name."""
+def documented_outline(number: int) -> list[str]:
+    """Return the span names of an outline in docs/TRACES.md; two spaces end a name."""
     block = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[number]
     return [re.match(r" *\S+(?: \S+)*", line)[0] for line in block.splitlines()]  # type: ignore[index]  # no line is empty
 
 
-class Spans:
-    """What has been exported so far."""
+class SpanStore:
+    """The spans that have been exported so far."""
 
-    def told(self) -> Sequence[Told]:
+    def spans(self) -> Sequence[ExportedSpan]:
         raise NotImplementedError
 
-    def named(self, name: str) -> list[Told]:
-        return [span for span in self.told() if span.name == name]
+    def find_all(self, name: str) -> list[ExportedSpan]:
+        return [span for span in self.spans() if span.name == name]
 
-    def one(self, name: str) -> Told:
-        (span,) = self.named(name)
+    def find_one(self, name: str) -> ExportedSpan:
+        (span,) = self.find_all(name)
         return span
 
-    def way_to(self, span: Told) -> list[Told]:
-        """From the one that has no parent here, down to this one."""
-        above = next((one for one in self.told() if one.id == span.parent), None)
-        return [span] if above is None else [*self.way_to(above), span]
+    def path_to(self, span: ExportedSpan) -> list[ExportedSpan]:
+        """Return the spans from the root down to this one."""
+        parent = next((candidate for candidate in self.spans() if candidate.id == span.parent), None)
+        return [span] if parent is None else [*self.path_to(parent), span]
 
     def outline(self, parent: str | None = None, indent: str = "") -> list[str]:
-        """All names, each below its parent, in the order in which they began."""
-        known = {span.id for span in self.told()}
-        below = [span for span in self.told() if (span.parent == parent if parent else span.parent not in known)]
+        """Return all names, each indented below its parent, in the order of their start."""
+        ids = {span.id for span in self.spans()}
+        children = [span for span in self.spans() if (span.parent == parent if parent else span.parent not in ids)]
         lines = []
-        for span in sorted(below, key=lambda span: span.began):
+        for span in sorted(children, key=lambda span: span.started_at):
             lines += [f"{indent}{span.name}", *self.outline(span.id, indent + "  ")]
         return lines
 
 
-class Kept(Spans):
-    """Spans of a server in this process."""
+class InMemorySpans(SpanStore):
+    """The spans of a server in this process."""
 
-    def __init__(self, *, captures_text: bool = False, sampler: Sampler = DEFAULT_ON) -> None:
+    def __init__(self, *, captures_content: bool = False, sampler: Sampler = DEFAULT_ON) -> None:
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider(sampler=sampler)
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracing = Tracing(provider, captures_text=captures_text)
+        self.tracing = Tracing(provider, captures_content=captures_content)
 
-    def told(self) -> Sequence[Told]:
-        return [_of_sdk(span) for span in self._exporter.get_finished_spans()]
+    def spans(self) -> Sequence[ExportedSpan]:
+        return [_from_sdk(span) for span in self._exporter.get_finished_spans()]
 
 
-class Collector(Spans):
-    """An OTLP receiver over HTTP: what comes is read with OpenTelemetry's own types. `services` sent it."""
+class OtlpCollector(SpanStore):
+    """An OTLP receiver over HTTP. `services` are the names of the services that sent spans."""
 
     def __init__(self) -> None:
         self.services: set[str] = set()
         self.raw = b""
-        self._spans: list[Told] = []
-        self._came = asyncio.Condition()
+        self._spans: list[ExportedSpan] = []
+        self._received = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -129,32 +129,32 @@ class Collector(Spans):
     async def __aexit__(self, *exc_info: object) -> None:
         await self._runner.cleanup()
 
-    def told(self) -> Sequence[Told]:
+    def spans(self) -> Sequence[ExportedSpan]:
         return self._spans
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Returns when what has come makes this true."""
-        async with self._came:
-            await self._came.wait_for(condition)
+    async def wait_until(self, condition: Callable[[], object]) -> None:
+        """Return once the received spans make this condition true."""
+        async with self._received:
+            await self._received.wait_for(condition)
 
     async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.raw += body
-        sent = ExportTraceServiceRequest.FromString(body)
-        async with self._came:
-            for resource in sent.resource_spans:
-                attributes = {one.key: _value(one.value) for one in resource.resource.attributes}
+        request_spans = ExportTraceServiceRequest.FromString(body)
+        async with self._received:
+            for resource in request_spans.resource_spans:
+                attributes = {item.key: _value(item.value) for item in resource.resource.attributes}
                 self.services.add(attributes["service.name"])
                 for scope in resource.scope_spans:
-                    self._spans += [_of_wire(span) for span in scope.spans]
-            self._came.notify_all()
-        answer = ExportTraceServiceResponse().SerializeToString()
-        return web.Response(body=answer, content_type="application/x-protobuf")
+                    self._spans += [_from_protobuf(span) for span in scope.spans]
+            self._received.notify_all()
+        response = ExportTraceServiceResponse().SerializeToString()
+        return web.Response(body=response, content_type="application/x-protobuf")
 
 
-def _of_sdk(span: ReadableSpan) -> Told:
+def _from_sdk(span: ReadableSpan) -> ExportedSpan:
     assert span.context is not None
-    return Told(
+    return ExportedSpan(
         span.name,
         span.kind.name,
         format_trace_id(span.context.trace_id),
@@ -169,18 +169,18 @@ def _of_sdk(span: ReadableSpan) -> Told:
     )
 
 
-def _of_wire(span: Received) -> Told:
-    return Told(
+def _from_protobuf(span: ProtobufSpan) -> ExportedSpan:
+    return ExportedSpan(
         span.name,
-        Received.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        ProtobufSpan.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
         span.trace_id.hex(),
         span.span_id.hex(),
         span.parent_span_id.hex(),
         span.start_time_unix_nano,
         span.end_time_unix_nano,
-        {one.key: _value(one.value) for one in span.attributes},
+        {item.key: _value(item.value) for item in span.attributes},
         span.status.code == 2,
-        tuple((event.name, {one.key: _value(one.value) for one in event.attributes}) for event in span.events),
+        tuple((event.name, {item.key: _value(item.value) for item in event.attributes}) for event in span.events),
     )
 
 

@@ -1,15 +1,16 @@
-"""An OpenAI-compatible upstream for tests: real HTTP over loopback, and every way to answer well or badly.
+"""An OpenAI-compatible upstream for tests: real HTTP over loopback, and every way to respond well or badly.
 
-    async with Upstream() as up:
+    async with Upstream() as upstream:
         gate = asyncio.Event()
-        up.answer = stream_of(["Hello", gate, " world"])    # for every request, or ...
-        up.answers["slow"] = hang()                         # ... for those whose body names this model
-        ...                                                 # ask up.base_url
-        gate.set()                                          # now " world" is sent
-        await up.idle()                                     # nobody is being answered any more
+        upstream.response = stream_response(["Hello", gate, " world"])    # for every request, or ...
+        upstream.responses["slow"] = hanging_response()                   # ... for those whose body names this model
+        ...                                                               # send a request to upstream.base_url
+        gate.set()                                                        # now " world" is sent
+        await upstream.wait_until_idle()                                  # no request is being answered any more
 
-An answer is a function `async (request: web.Request) -> web.StreamResponse`; the ones here are made by `stream_of`,
-`whole`, `refusal`, `raw` and `hang`. What was asked is in `up.requests`.
+A responder is a function `async (request: web.Request) -> web.StreamResponse`. Responders are made by
+`stream_response`, `json_response`, `error_response`, `raw_response` and `hanging_response`. `upstream.requests` has the
+requests.
 """
 
 from __future__ import annotations
@@ -22,24 +23,24 @@ from typing import Any, Final, Self
 
 from aiohttp import web
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Responder = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Cut:
-    """In a list of pieces: here the connection ends, in the middle of the answer."""
+    """In a list of pieces: the connection ends here, in the middle of the response."""
 
 
 CUT: Final = Cut()
 
 Piece = str | bytes | dict[str, Any] | asyncio.Event | Cut
-"""Text of one chunk; bytes as they are; a chunk's whole object; an event to wait for; or the cut."""
+"""The text of one chunk; raw bytes; a chunk's whole object; an event to wait for; or the cut."""
 
-Raw = bytes | asyncio.Event | Cut
+RawPiece = bytes | asyncio.Event | Cut
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as it came."""
+class RecordedRequest:
+    """A request that was received."""
 
     path: str
     headers: Mapping[str, str]
@@ -47,16 +48,18 @@ class Asked:
 
 
 class Upstream:
-    """`answering` requests are being answered, `most` at once; `cancelled` were given up by the client; `connected`
-    is how many connections there ever were. `close` makes it refuse connections, `open` brings it back.
+    """The server. `stop` makes it refuse connections, `start` makes it accept them again.
+
+    `in_flight` requests are being answered, `max_in_flight` is the maximum; `cancelled` counts the requests that the
+    client has given up.
     """
 
     def __init__(self) -> None:
-        self.answer: Answer = stream_of(["Hello", " world"])
-        self.answers: dict[str, Answer] = {}
-        self.requests: list[Asked] = []
-        self.answering = 0
-        self.most = 0
+        self.response: Responder = stream_response(["Hello", " world"])
+        self.responses: dict[str, Responder] = {}
+        self.requests: list[RecordedRequest] = []
+        self.in_flight = 0
+        self.max_in_flight = 0
         self.cancelled = 0
         self.base_url = ""
         self._transports: set[asyncio.BaseTransport | None] = set()
@@ -65,17 +68,18 @@ class Upstream:
         self._port = 0
 
     @property
-    def connected(self) -> int:
+    def connection_count(self) -> int:
+        """How many connections there have been."""
         return len(self._transports)
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        await self.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
+        await self.stop()
 
-    async def open(self) -> None:
+    async def start(self) -> None:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
@@ -84,28 +88,28 @@ class Upstream:
         host, self._port = self._runner.addresses[0][:2]
         self.base_url = f"http://{host}:{self._port}/v1"
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
-    async def idle(self) -> None:
-        """Returns when no request is being answered."""
+    async def wait_until_idle(self) -> None:
+        """Return when no request is being answered."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self.answering == 0)
+            await self._changed.wait_for(lambda: self.in_flight == 0)
 
-    async def asked(self, count: int = 1) -> None:
-        """Returns when so many requests have come."""
+    async def wait_for_requests(self, count: int = 1) -> None:
+        """Return when this many requests have been received."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= count)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self._transports.add(request.transport)
         body = json.loads(await request.read())
-        self.requests.append(Asked(request.path, dict(request.headers), body))
+        self.requests.append(RecordedRequest(request.path, dict(request.headers), body))
         await self._count(1)
         try:
-            return await self.answers.get(body.get("model", ""), self.answer)(request)
+            return await self.responses.get(body.get("model", ""), self.response)(request)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -114,29 +118,29 @@ class Upstream:
 
     async def _count(self, change: int) -> None:
         async with self._changed:
-            self.answering += change
-            self.most = max(self.most, self.answering)
+            self.in_flight += change
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
             self._changed.notify_all()
 
 
-# --- answers ---------------------------------------------------------------------------------------
+# --- responders ------------------------------------------------------------------------------------
 
 
-def stream_of(  # noqa: PLR0913 - each is one way in which upstreams differ
+def stream_response(  # noqa: PLR0913 - each is one way in which upstreams differ
     pieces: Sequence[Piece],
     *,
     sse: bool = True,
     done: bool = True,
-    finish: str | None = "stop",
+    finish_reason: str | None = "stop",
     usage: tuple[int, int] | None = (3, 2),
     newline: str = "\n",
     cut_at: int | None = None,
-    block: int | None = None,
-) -> Answer:
-    """A streamed answer; `sse=False`: bare JSON lines. See `stream_bytes` for the rest, `raw` for the last two."""
-    kind = "text/event-stream" if sse else "application/x-ndjson"
-    coded = stream_bytes(pieces, sse=sse, done=done, finish=finish, usage=usage, newline=newline)
-    return raw(coded, headers={"Content-Type": kind}, cut_at=cut_at, block=block)
+    block_size: int | None = None,
+) -> Responder:
+    """A streamed response; `sse=False`: bare JSON lines. See `stream_bytes`, and `raw_response` for the last two."""
+    content_type = "text/event-stream" if sse else "application/x-ndjson"
+    chunks = stream_bytes(pieces, sse=sse, done=done, finish_reason=finish_reason, usage=usage, newline=newline)
+    return raw_response(chunks, headers={"Content-Type": content_type}, cut_at=cut_at, block_size=block_size)
 
 
 def stream_bytes(  # noqa: PLR0913 - as above
@@ -144,17 +148,17 @@ def stream_bytes(  # noqa: PLR0913 - as above
     *,
     sse: bool = True,
     done: bool = True,
-    finish: str | None = "stop",
+    finish_reason: str | None = "stop",
     usage: tuple[int, int] | None = (3, 2),
     newline: str = "\n",
-) -> list[Raw]:
-    """The stream's bytes, with its events and cuts in between. `finish=None`: no finish_reason is sent."""
+) -> list[RawPiece]:
+    """The stream's bytes, with its events and cuts in between. `finish_reason=None`: none is sent."""
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "upstream-model"}
-    coded: list[Raw] = []
+    chunks: list[RawPiece] = []
 
     def add(chunk: dict[str, Any]) -> None:
         line = json.dumps(head | chunk) + newline
-        coded.append(f"data: {line}{newline}".encode() if sse else line.encode())
+        chunks.append(f"data: {line}{newline}".encode() if sse else line.encode())
 
     for piece in pieces:
         if isinstance(piece, str):
@@ -162,80 +166,82 @@ def stream_bytes(  # noqa: PLR0913 - as above
         elif isinstance(piece, dict):
             add(piece)
         else:
-            coded.append(piece)
-    if finish is not None:
-        add({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+            chunks.append(piece)
+    if finish_reason is not None:
+        add({"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]})
     if usage is not None:
         add({"choices": [], "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]}})
     if done:
-        coded.append(f"data: [DONE]{newline}{newline}".encode())
-    return coded
+        chunks.append(f"data: [DONE]{newline}{newline}".encode())
+    return chunks
 
 
-def whole(text: str, *, finish: str = "stop", usage: tuple[int, int] = (3, 2), indent: int | None = None) -> Answer:
-    """The answer as one JSON object."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+def json_response(
+    text: str, *, finish_reason: str = "stop", usage: tuple[int, int] = (3, 2), indent: int | None = None
+) -> Responder:
+    """The response as one JSON object."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
     tokens = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
-    answer = {"id": "chatcmpl-1", "model": "upstream-model", "choices": [choice], "usage": tokens}
-    return raw([json.dumps(answer, indent=indent).encode()])
+    completion = {"id": "chatcmpl-1", "model": "upstream-model", "choices": [choice], "usage": tokens}
+    return raw_response([json.dumps(completion, indent=indent).encode()])
 
 
-def refusal(status: int, error: Any = "no", *, headers: Mapping[str, str] | None = None) -> Answer:
+def error_response(status: int, error: Any = "no", *, headers: Mapping[str, str] | None = None) -> Responder:
     """An HTTP error, with `{"error": error}`."""
-    return raw([json.dumps({"error": error}).encode()], status=status, headers=headers)
+    return raw_response([json.dumps({"error": error}).encode()], status=status, headers=headers)
 
 
-def hang() -> Answer:
-    """Never answers."""
-    return raw([asyncio.Event()])
+def hanging_response() -> Responder:
+    """Never responds."""
+    return raw_response([asyncio.Event()])
 
 
-def raw(
-    pieces: Sequence[Raw],
+def raw_response(
+    pieces: Sequence[RawPiece],
     *,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     cut_at: int | None = None,
-    block: int | None = None,
-) -> Answer:
-    """These very bytes. The connection ends after `cut_at` bytes of them, and they go out `block` at a time.
+    block_size: int | None = None,
+) -> Responder:
+    """These bytes. The connection ends after `cut_at` bytes of them; they are written `block_size` at a time.
 
     An event before the first bytes holds the status line back as well.
     """
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=status, headers={"Content-Type": "application/json", **(headers or {})})
-        left = cut_at
+        remaining = cut_at
         for piece in pieces:
             if isinstance(piece, asyncio.Event):
                 await piece.wait()
                 continue
             if not response.prepared:
                 await response.prepare(request)
-            data = b"" if isinstance(piece, Cut) else piece if left is None else piece[:left]
-            await _write(response, data, block)
-            if left is not None:
-                left -= len(data)
-            if isinstance(piece, Cut) or left == 0:
-                _abort(request)
+            data = b"" if isinstance(piece, Cut) else piece if remaining is None else piece[:remaining]
+            await _write(response, data, block_size)
+            if remaining is not None:
+                remaining -= len(data)
+            if isinstance(piece, Cut) or remaining == 0:
+                _close_connection(request)
                 return response
         if not response.prepared:
             await response.prepare(request)
         await response.write_eof()
         return response
 
-    return answer
+    return respond
 
 
-async def _write(response: web.StreamResponse, data: bytes, block: int | None) -> None:
-    step = block or len(data) or 1
-    for at in range(0, len(data), step):
-        await response.write(data[at : at + step])
-        if block:
+async def _write(response: web.StreamResponse, data: bytes, block_size: int | None) -> None:
+    step = block_size or len(data) or 1
+    for start in range(0, len(data), step):
+        await response.write(data[start : start + step])
+        if block_size:
             await asyncio.sleep(0)  # so that the reader may run between two blocks
 
 
-def _abort(request: web.Request) -> None:
-    """Ends the connection, not the answer. What was written is still sent: `transport.abort()` would drop it."""
+def _close_connection(request: web.Request) -> None:
+    """Close the connection in mid-response. Written bytes are still sent; `transport.abort()` would drop them."""
     if request.transport is not None:
         request.transport.close()

@@ -27,20 +27,20 @@ class Writer:
         self._child = child
 
     async def write(self, *pieces: bytes) -> None:
-        """Appends each with a write of its own; returns when all are in the file. An empty piece: makes the file."""
+        """Append each with a write of its own; return when all are in the file. An empty piece creates the file."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._child.stdin.write(b" ".join(piece.hex().encode() for piece in pieces) + b"\n")
         await self._child.stdout.readline()
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         assert self._child.stdin is not None
         self._child.stdin.close()
         await self._child.wait()
 
 
 @asynccontextmanager
-async def writing(path: Path) -> AsyncIterator[Writer]:
+async def open_writer(path: Path) -> AsyncIterator[Writer]:
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-S", "-c", _WRITER, str(path)),
         stdin=asyncio.subprocess.PIPE,
@@ -51,4 +51,4 @@ async def writing(path: Path) -> AsyncIterator[Writer]:
     try:
         yield writer
     finally:
-        await writer.end()
+        await writer.close()

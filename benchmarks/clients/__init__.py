@@ -1,1 +1,1 @@
-"""Load clients, each a process of its own: a Plan as JSON on standard input, an Outcome as JSON on standard output."""
+"""Load clients, one process each: they read a Plan as JSON on standard input, and print an Outcome as JSON."""

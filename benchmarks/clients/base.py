@@ -1,4 +1,4 @@
-"""What all load clients share: a plan in, costs counted around the work, an outcome out."""
+"""The base of load clients: read a plan, meter the costs of a run, print an outcome."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmarks import proc
+from benchmarks import processes as proc
 from benchmarks.outcome import Outcome
 
-HANGS = 30  # seconds after which what has not been answered counts as hanging
+HANG_TIMEOUT = 30  # seconds
 
 PlanType = TypeVar("PlanType")
 
 
-class Watched(msgspec.Struct, frozen=True):
-    """The processes whose costs are counted, and the cores on which all of it runs, and nothing else should."""
+class MeasuredProcesses(msgspec.Struct, frozen=True):
+    """The processes whose costs are metered, and their cores, on which no other process should run."""
 
-    measured: int  # 0: the client itself
-    upstream: int  # 0: there is none
+    target: int  # pid; 0: the client itself
+    upstream: int  # pid; 0: none
     cores: list[int]
 
 
-class WrongAnswer(Exception):
-    """A figure from wrong answers is worth nothing: the first one ends the run."""
+class WrongResponse(Exception):
+    """A response is wrong. The first one ends the run: figures from wrong responses are worthless."""
 
 
-class Meter:
-    """Counts from its making on."""
+class CostMeter:
+    """Meters the costs since its creation."""
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched = watched
-        self._measured = watched.measured or os.getpid()
-        proc.reset_peak(self._measured)
-        self._before = self._costs()
+    def __init__(self, processes: MeasuredProcesses) -> None:
+        self._processes = processes
+        self._target = processes.target or os.getpid()
+        proc.reset_peak_memory(self._target)
+        self._start_costs = self._costs()
         self._start = time.perf_counter()
 
     @property
@@ -47,38 +47,39 @@ class Meter:
         return time.perf_counter() - self._start
 
     def outcome(self, **counted: Any) -> Outcome:
-        took = self.seconds
-        cpu, upstream, mine, everything = (new - old for old, new in zip(self._before, self._costs(), strict=True))
-        distinct = {self._measured: cpu, self._watched.upstream: upstream, os.getpid(): mine}
+        duration = self.seconds
+        costs = zip(self._start_costs, self._costs(), strict=True)
+        cpu_seconds, upstream, client, total = (now - before for before, now in costs)
+        by_pid = {self._target: cpu_seconds, self._processes.upstream: upstream, os.getpid(): client}
         return Outcome(
-            seconds=took,
-            cpu=cpu,
-            peak_mb=proc.peak_mb(self._measured),
-            client_busy=mine / took,
-            upstream_busy=upstream / took,
-            others_busy=max(0.0, everything - sum(distinct.values())) / took,
+            seconds=duration,
+            cpu_seconds=cpu_seconds,
+            peak_mb=proc.peak_mb(self._target),
+            client_busy=client / duration,
+            upstream_busy=upstream / duration,
+            other_busy=max(0.0, total - sum(by_pid.values())) / duration,
             **counted,
         )
 
     def _costs(self) -> list[float]:
-        """CPU seconds so far: of the measured process, the upstream, this one, and all that ran on these cores."""
-        pids = (self._measured, self._watched.upstream, os.getpid())
-        used = [proc.cpu_seconds(pid) if pid else 0.0 for pid in pids]
-        return [*used, proc.cores_busy(self._watched.cores)]
+        """CPU seconds so far: of the target, the upstream, this process, and all processes on these cores."""
+        pids = (self._target, self._processes.upstream, os.getpid())
+        seconds = [proc.cpu_seconds(pid) if pid else 0.0 for pid in pids]
+        return [*seconds, proc.busy_seconds(self._processes.cores)]
 
 
 def main(plan_type: type[PlanType], run: Callable[[PlanType], Awaitable[Outcome]]) -> int:
-    """Runs the plan that standard input holds. Says on standard error why there is no outcome, and returns 1."""
+    """Run the plan on standard input and print the outcome. Without one, print why on standard error and return 1."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=plan_type)
-    gc.disable()  # a pause would show up in the latencies, and nothing here makes cycles worth one
+    gc.disable()  # a collection would distort latencies, and there are few cycles here
     try:
-        outcome = asyncio.run(_await(run, plan))
-    except (WrongAnswer, OSError) as error:
+        outcome = asyncio.run(_run(run, plan))
+    except (WrongResponse, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(msgspec.json.encode(outcome).decode())
     return 0
 
 
-async def _await(run: Callable[[PlanType], Awaitable[Outcome]], plan: PlanType) -> Outcome:
+async def _run(run: Callable[[PlanType], Awaitable[Outcome]], plan: PlanType) -> Outcome:
     return await run(plan)

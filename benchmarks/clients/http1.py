@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 to read answers at full speed: a head, then a body by length or in chunks."""
+"""A minimal, fast HTTP/1.1 client parser: a head, then a body with a length or chunked."""
 
 import re
 from collections.abc import Mapping
@@ -8,56 +8,56 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 
-def request(port: int, path: str, body: bytes, accept: str, headers: Mapping[str, str] | None = None) -> bytes:
-    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+def build_request(port: int, path: str, body: bytes, accept: str, headers: Mapping[str, str] | None = None) -> bytes:
+    extra_headers = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+        f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n{extra_headers}\r\n"
     )
     return head.encode() + body
 
 
-class Dechunker:
-    """Unwraps a chunked body: a marker can lie across two chunks, where counting in the raw bytes would miss it."""
+class ChunkedDecoder:
+    """Decodes a chunked body: a marker may span two chunks, so it can't be counted in the raw bytes."""
 
     def __init__(self) -> None:
         self.done = False
         self._rest = b""
-        self._missing = 0  # of the chunk that is being read, its closing CRLF included
+        self._missing = 0  # bytes of the current chunk, including its CRLF
 
     def feed(self, data: bytes) -> bytes:
         if self._rest:
             data, self._rest = self._rest + data, b""
-        at, end, parts = 0, len(data), []
-        while at < end and not self.done:
+        position, end, parts = 0, len(data), []
+        while position < end and not self.done:
             if self._missing:
-                upto = min(end, at + self._missing)
+                chunk_end = min(end, position + self._missing)
                 payload = self._missing - 2
                 if payload > 0:
-                    parts.append(data[at : min(upto, at + payload)])
-                self._missing -= upto - at
-                at = upto
+                    parts.append(data[position : min(chunk_end, position + payload)])
+                self._missing -= chunk_end - position
+                position = chunk_end
                 continue
-            line = data.find(b"\r\n", at)
+            line = data.find(b"\r\n", position)
             if line < 0:
-                self._rest = data[at:]
+                self._rest = data[position:]
                 break
-            size = int(data[at:line], 16)
-            self.done = size == 0  # no trailers: nobody here sends any
+            size = int(data[position:line], 16)
+            self.done = size == 0  # trailers are not supported
             self._missing = size + 2
-            at = line + 2
+            position = line + 2
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class AnswerReader:
-    """One answer: `feed` returns the new bytes of its body; `done` says that it is whole."""
+class ResponseReader:
+    """Reads one response: `feed` returns new bytes of the body; `done` is true at its end."""
 
     def __init__(self) -> None:
         self.status = 0
         self.done = False
         self._head = b""
         self._missing = 0
-        self._chunks: Dechunker | None = None
+        self._chunks: ChunkedDecoder | None = None
 
     def feed(self, data: bytes) -> bytes:
         if not self.status:
@@ -83,5 +83,5 @@ class AnswerReader:
         if length:
             self._missing = int(length[1])
         elif CHUNKED.search(head):
-            self._chunks = Dechunker()
+            self._chunks = ChunkedDecoder()
         return data[end + len(END_OF_HEAD) :]

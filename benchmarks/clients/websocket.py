@@ -1,6 +1,6 @@
-"""Just enough of a WebSocket's client: the handshake, frames out; what comes in goes on as raw bytes, frames and all.
+"""A minimal WebSocket client: the handshake and outgoing frames. Incoming data is passed on as raw bytes.
 
-Servers send text unmasked, so a marker can be counted in the raw bytes of many frames at once.
+Servers send unmasked text, so a marker can be counted in the raw bytes of many frames at once.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import asyncio
 import struct
 from collections.abc import Callable
 
-from benchmarks.clients.base import WrongAnswer
+from benchmarks.clients.base import WrongResponse
 from benchmarks.clients.http1 import END_OF_HEAD
 
 TEXT = 0x81  # final, of text (RFC 6455, 5.2)
 MASKED = 0x80
-MASK = bytes(4)  # has to be there; this one changes nothing
+MASK = bytes(4)  # clients must mask; this mask changes nothing
 
 
 def frame(payload: bytes) -> bytes:
@@ -26,14 +26,14 @@ def frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", TEXT, MASKED | 127, size) + MASK + payload
 
 
-class Socket(asyncio.Protocol):
-    """`heard` gets what comes after the handshake; `lost` is called when the server closes."""
+class WebSocketClient(asyncio.Protocol):
+    """Calls `on_data` with data after the handshake, and `on_lost` when the server closes the connection."""
 
-    def __init__(self, heard: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
-        self._heard = heard
-        self._lost = lost
+    def __init__(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
+        self._on_data = on_data
+        self._on_lost = on_lost
         self._head = b""
-        self._left = False
+        self._is_closing = False
         self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport
 
@@ -42,44 +42,46 @@ class Socket(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        why = f"the server closed the socket ({exc})"
+        reason = f"the server closed the socket ({exc})"
         if not self.open.done():
-            self.open.set_exception(WrongAnswer(why))
-        elif not self._left:
-            self._lost(why)
+            self.open.set_exception(WrongResponse(reason))
+        elif not self._is_closing:
+            self._on_lost(reason)
 
     def data_received(self, data: bytes) -> None:
         if self.open.done():
-            self._heard(data)
+            self._on_data(data)
             return
         self._head += data
-        head, ended, rest = self._head.partition(END_OF_HEAD)
-        if not ended:
+        head, separator, rest = self._head.partition(END_OF_HEAD)
+        if not separator:
             return
         if not head.startswith(b"HTTP/1.1 101"):
-            self.open.set_exception(WrongAnswer(f"the handshake was answered with {self._head[:300]!r}"))
+            self.open.set_exception(WrongResponse(f"the handshake was answered with {self._head[:300]!r}"))
             return
         self.open.set_result(None)
         if rest:
-            self._heard(rest)
+            self._on_data(rest)
 
     def send(self, payload: bytes) -> None:
         self._transport.write(frame(payload))
 
     def close(self) -> None:
-        self._left = True
+        self._is_closing = True
         self._transport.close()
 
 
-async def connect(port: int, path: str, heard: Callable[[bytes], None], lost: Callable[[str], None]) -> Socket:
-    """A socket whose handshake is done. Raises WrongAnswer."""
+async def connect(
+    port: int, path: str, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]
+) -> WebSocketClient:
+    """Connect and complete the handshake. Raises WrongResponse."""
     handshake = (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Protocol: forgeline.v1.json\r\n\r\n"
     )
     loop = asyncio.get_running_loop()
-    transport, socket = await loop.create_connection(lambda: Socket(heard, lost), "127.0.0.1", port)
+    transport, socket = await loop.create_connection(lambda: WebSocketClient(on_data, on_lost), "127.0.0.1", port)
     transport.write(handshake.encode())
     await socket.open
     return socket

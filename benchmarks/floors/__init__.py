@@ -1,1 +1,1 @@
-"""What Forgeline is held against: programs that do the least that the same work takes."""
+"""Floors: minimal programs for the same work, which Forgeline is compared to."""

@@ -1,4 +1,4 @@
-"""The floor: a bare Tornado passthrough with one long-lived aiohttp session, which parses nothing."""
+"""The floor of most scenarios: a bare Tornado proxy with one long-lived aiohttp session, which parses nothing."""
 
 import asyncio
 import socket
@@ -9,9 +9,9 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
-from benchmarks.upstream import until_stdin_closes
+from benchmarks.upstream import wait_until_stdin_closes
 
-COPIED = ("Content-Type", "Content-Length")
+COPIED_HEADERS = ("Content-Type", "Content-Length")
 
 
 class Passthrough(RequestHandler):
@@ -23,17 +23,17 @@ class Passthrough(RequestHandler):
         self.url = url
 
     async def post(self) -> None:
-        # Tornado sets it only when an answer ends: without it a small flush waits for the client's delayed ACK.
+        # Tornado sets TCP_NODELAY only at the end of a response: a small flush would wait for the client's delayed ACK.
         connection = self.request.connection
         assert isinstance(connection, HTTP1Connection)
         connection.stream.set_nodelay(True)
         headers = {"Content-Type": "application/json"}
-        async with self.session.post(self.url, data=self.request.body, headers=headers) as answer:
-            self.set_status(answer.status)
-            for name in COPIED:
-                if name in answer.headers:
-                    self.set_header(name, answer.headers[name])
-            async for data in answer.content.iter_any():
+        async with self.session.post(self.url, data=self.request.body, headers=headers) as response:
+            self.set_status(response.status)
+            for name in COPIED_HEADERS:
+                if name in response.headers:
+                    self.set_header(name, response.headers[name])
+            async for data in response.content.iter_any():
                 self.write(data)
                 await self.flush()
 
@@ -48,7 +48,7 @@ async def serve(upstream: str) -> None:
         listener.setblocking(False)
         server.add_socket(listener)
         print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        await until_stdin_closes()
+        await wait_until_stdin_closes()
         server.stop()
 
 

@@ -1,1 +1,1 @@
-"""What one round of one side is: each a call that takes the world and an effort, and returns an Outcome."""
+"""Measures: callables that run one round of one side and return an Outcome."""

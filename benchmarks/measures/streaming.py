@@ -1,4 +1,4 @@
-"""Tokens by other ways than one HTTP answer each: over one WebSocket, in streams that stay open, from Bedrock."""
+"""Streams other than one HTTP response each: on one WebSocket, held open, and from Bedrock."""
 
 from __future__ import annotations
 
@@ -6,79 +6,80 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from benchmarks.clients import held, tokens
+from benchmarks.clients import open_streams, socket_streams
 from benchmarks.effort import Effort
-from benchmarks.floors import converse
+from benchmarks.floors import bedrock
+from benchmarks.harness import Harness
 from benchmarks.outcome import Outcome
-from benchmarks.targets import Question, forgeline_body
-from benchmarks.world import World
+from benchmarks.targets import RequestSpec, forgeline_body
 
-BEFORE = 20  # streams that a process has had when its memory is looked at
+WARM_UP_STREAMS = 20  # before the memory of a process is measured
 
 
 @dataclass(frozen=True)
-class Socket:
-    """Many streams on one WebSocket of Forgeline's."""
+class WebSocketStreams:
+    """Many streams on one WebSocket of Forgeline."""
 
-    question: Question
+    spec: RequestSpec
     streams: int
     seconds: float
 
-    def __call__(self, world: World, effort: Effort) -> Outcome:
-        served = world.target("forgeline").served
-        plan = tokens.Plan(
-            port=served.port,
-            request={"model": self.question.preset, **forgeline_body(self.question)},
-            chunks=self.question.chunks,
-            watched=world.watched(served.pid),
-            streams=effort.clients(self.streams),
+    def __call__(self, harness: Harness, effort: Effort) -> Outcome:
+        process = harness.target("forgeline").process
+        plan = socket_streams.Plan(
+            port=process.port,
+            request={"model": self.spec.preset, **forgeline_body(self.spec)},
+            chunks=self.spec.chunks,
+            processes=harness.measured_processes(process.pid),
+            streams=effort.limit_clients(self.streams),
             seconds=self.seconds * effort.scale,
         )
-        return world.client("clients.tokens", plan)
+        return harness.run_client("clients.socket_streams", plan)
 
 
 @dataclass(frozen=True)
-class Hold:
-    """Streams that stay open, at a process that has had no more than a few before: its memory has no gaps to fill."""
+class OpenStreams:
+    """Streams that stay open, at a fresh process: an older one has free memory that streams would reuse."""
 
     target: str
-    question: Question
+    spec: RequestSpec
     streams: int
     seconds: float
 
-    def __call__(self, world: World, effort: Effort) -> Outcome:
-        with world.fresh(self.target) as target:
-            asked = target.asked(self.question)
-            plan = held.Plan(
-                port=target.served.port,
-                path=asked.path,
-                body=str(asked.body),
-                accept=asked.accept,
-                marker=asked.marker,
-                chunks=asked.chunks,
-                watched=world.watched(target.served.pid),
-                streams=BEFORE,
+    def __call__(self, harness: Harness, effort: Effort) -> Outcome:
+        with harness.fresh_target(self.target) as target:
+            request = target.prepare(self.spec)
+            plan = open_streams.Plan(
+                port=target.process.port,
+                path=request.path,
+                body=str(request.body),
+                accept=request.accept,
+                marker=request.marker,
+                chunks=request.chunks,
+                processes=harness.measured_processes(target.process.pid),
+                streams=WARM_UP_STREAMS,
                 seconds=0,
             )
-            world.client("clients.held", plan)  # what is made once, for the first stream, is not what a stream takes
-            streams, seconds = effort.clients(self.streams), self.seconds * effort.scale
-            return world.client("clients.held", replace(plan, streams=streams, seconds=seconds))
+            # Excludes memory that is allocated once, for the first stream.
+            harness.run_client("clients.open_streams", plan)
+            streams, seconds = effort.limit_clients(self.streams), self.seconds * effort.scale
+            return harness.run_client("clients.open_streams", replace(plan, streams=streams, seconds=seconds))
 
 
 @dataclass(frozen=True)
-class Converse:
-    """aiobotocore, reading what Forgeline would be sent."""
+class BedrockStreams:
+    """aiobotocore alone, reading the streams that Forgeline would read."""
 
-    question: Question
+    spec: RequestSpec
     clients: int
     seconds: float
 
-    def __call__(self, world: World, effort: Effort) -> Outcome:
-        plan = converse.Plan(
-            model=self.question.model,
-            chunks=self.question.chunks,
-            watched=world.watched(0),
-            clients=effort.clients(self.clients),
+    def __call__(self, harness: Harness, effort: Effort) -> Outcome:
+        plan = bedrock.Plan(
+            model=self.spec.model,
+            chunks=self.spec.chunks,
+            processes=harness.measured_processes(0),
+            clients=effort.limit_clients(self.clients),
             seconds=self.seconds * effort.scale,
         )
-        return world.client("floors.converse", plan, core=world.measured)
+        return harness.run_client("floors.bedrock", plan, core=harness.target_core)

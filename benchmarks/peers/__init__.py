@@ -1,1 +1,1 @@
-"""Gateways that people use, as further targets beside the floors and Forgeline."""
+"""Other gateways as targets, beside the floors and Forgeline."""

@@ -1,4 +1,4 @@
-"""Peers as targets: which there are, how each is started and asked, and what of theirs is a note and no failure."""
+"""Peers as targets: find installed ones, start and address each, and turn their failures into notes."""
 
 from __future__ import annotations
 
@@ -9,113 +9,115 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import proc
-from benchmarks.peers.gateways import GATEWAYS, Gateway, Place
-from benchmarks.targets import Asked, OpenAI, Question
-from benchmarks.world import World
+from benchmarks import processes
+from benchmarks.harness import Harness
+from benchmarks.peers.gateways import GATEWAYS, Gateway, GatewayInstance
+from benchmarks.targets import OpenAITarget, PreparedRequest, RequestSpec
 
-STARTS_WITHIN = 90  # seconds: one imports for twenty, on a core that it shares
+START_TIMEOUT = 90  # seconds: one gateway imports for 20 s on a shared core
 
 
-class Peer(OpenAI):
-    """Asked as the upstream would be, with headers of its own, and maybe for shorter streams."""
+class PeerTarget(OpenAITarget):
+    """A target like the upstream, with headers of its own, and perhaps shorter streams."""
 
-    def __init__(self, name: str, served: proc.Served, place: Place) -> None:
-        super().__init__(name, served, place.work)
-        self._gateway, self._headers = GATEWAYS[name], GATEWAYS[name].headers(place)
+    def __init__(self, name: str, process: processes.ServerProcess, instance: GatewayInstance) -> None:
+        super().__init__(name, process, instance.work_dir)
+        self._gateway, self._headers = GATEWAYS[name], GATEWAYS[name].headers(instance)
 
-    def asked(self, question: Question) -> Asked:
-        asked = super().asked(shorter(question, self._gateway))
-        end = self._gateway.end if question.chunks else asked.end
-        return replace(asked, end=end, headers=self._headers)
+    def prepare(self, spec: RequestSpec) -> PreparedRequest:
+        request = super().prepare(shorten(spec, self._gateway))
+        end = self._gateway.end if spec.chunks else request.end
+        return replace(request, end=end, headers=self._headers)
 
 
 @dataclass(frozen=True)
-class Start:
-    """Starts one. Raises StartFailed."""
+class PeerStart:
+    """Starts a peer. Raises StartError."""
 
     name: str
     home: Path
     models: Sequence[str]
 
-    def __call__(self, core: int, upstream: int, work: Path) -> Peer:
+    def __call__(self, core: int, upstream: int, work_dir: Path) -> PeerTarget:
         gateway = GATEWAYS[self.name]
-        place = Place(self.home, work, proc.free_port(), f"http://127.0.0.1:{upstream}/v1", self.models)
-        served = proc.Served(
-            proc.module("launch", *gateway.command(place)),
+        instance = GatewayInstance(
+            self.home, work_dir, processes.free_port(), f"http://127.0.0.1:{upstream}/v1", self.models
+        )
+        process = processes.ServerProcess(
+            processes.module_command("launch", *gateway.command(instance)),
             core,
-            work / f"{self.name}.log",
-            port=place.port,
-            variables=gateway.variables(place),
-            timeout=STARTS_WITHIN,
+            work_dir / f"{self.name}.log",
+            port=instance.port,
+            variables=gateway.variables(instance),
+            timeout=START_TIMEOUT,
         )
         try:
-            wait_for_answer(place.port)
+            wait_until_responding(instance.port)
         except BaseException:
-            served.end()
+            process.stop()
             raise
-        return Peer(self.name, served, place)
+        return PeerTarget(self.name, process, instance)
 
 
 @dataclass
 class Peers:
-    """`starts` are those that are installed; `notes` say what became of the others."""
+    """`starts`: of installed peers. `notes`: on peers that are missing or have failed."""
 
-    starts: dict[str, Start] = field(default_factory=dict)
+    starts: dict[str, PeerStart] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def begin(self, world: World) -> list[str]:
-        """The names of those that do start."""
-        return [name for name in self.starts if self._starts(world, name)]
+    def start_all(self, harness: Harness) -> list[str]:
+        """Start all installed peers. Returns the names of those that run."""
+        return [name for name in self.starts if self._try_start(harness, name)]
 
-    def _starts(self, world: World, name: str) -> bool:
+    def _try_start(self, harness: Harness, name: str) -> bool:
         try:
-            world.target(name)
-        except proc.StartFailed as error:
+            harness.target(name)
+        except processes.StartError as error:
             self.notes.append(f"{name} is not measured: {error}")
             return False
         return True
 
-    def not_theirs(self, failed: Sequence[str]) -> list[str]:
-        """What has failed without the peers' own, which become notes: the benchmark is Forgeline's."""
-        theirs = [why for why in failed if why.partition(", ")[0] in self.starts]
-        self.notes += theirs
-        return [why for why in failed if why not in theirs]
+    def split_failures(self, failures: Sequence[str]) -> list[str]:
+        """Turn the peers' failures into notes, and return the others: a failed peer is no failure of the benchmark."""
+        peer_failures = [failure for failure in failures if failure.partition(", ")[0] in self.starts]
+        self.notes += peer_failures
+        return [failure for failure in failures if failure not in peer_failures]
 
 
-def find(folder: Path, questions: Sequence[Question]) -> Peers:
-    """Those that are installed in this folder."""
+def find_installed(folder: Path, specs: Sequence[RequestSpec]) -> Peers:
+    """Find the peers that are installed in a folder."""
     peers = Peers()
     for name, gateway in GATEWAYS.items():
         home = folder.absolute() / name
         if not (home / gateway.program).exists():
             peers.notes.append(f"{name} is not measured: it could not be installed")
             continue
-        models = sorted({model for one in questions for model in (one.model, shorter(one, gateway).model)})
-        peers.starts[name] = Start(name, home, models)
+        models = sorted({model for spec in specs for model in (spec.model, shorten(spec, gateway).model)})
+        peers.starts[name] = PeerStart(name, home, models)
         peers.versions[name] = gateway.version(home)
-        if gateway.lengths:
-            said = ", ".join(f"{short} chunks for {long}" for long, short in gateway.lengths.items())
-            peers.notes.append(f"{name} is slow, and asked for shorter streams: {said}")
+        if gateway.shorter_streams:
+            replacements = ", ".join(f"{short} chunks for {long}" for long, short in gateway.shorter_streams.items())
+            peers.notes.append(f"{name} is slow, and asked for shorter streams: {replacements}")
     return peers
 
 
-def wait_for_answer(port: int) -> None:
-    """Any at all: gunicorn takes connections before it has loaded what is to answer them. Raises StartFailed."""
-    deadline = time.monotonic() + STARTS_WITHIN
+def wait_until_responding(port: int) -> None:
+    """Wait for any response: gunicorn accepts connections before its app is loaded. Raises StartError."""
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=STARTS_WITHIN):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=START_TIMEOUT):
                 return
         except urllib.error.HTTPError:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise proc.StartFailed(f"it does not answer within {STARTS_WITHIN} s: {error}") from error
+                raise processes.StartError(f"it does not answer within {START_TIMEOUT} s: {error}") from error
         time.sleep(0.1)
 
 
-def shorter(question: Question, gateway: Gateway) -> Question:
-    chunks = gateway.lengths.get(question.chunks, question.chunks)
-    return replace(question, model=question.model.replace(str(question.chunks), str(chunks), 1), chunks=chunks)
+def shorten(spec: RequestSpec, gateway: Gateway) -> RequestSpec:
+    chunks = gateway.shorter_streams.get(spec.chunks, spec.chunks)
+    return replace(spec, model=spec.model.replace(str(spec.chunks), str(chunks), 1), chunks=chunks)

@@ -1,1 +1,1 @@
-"""Mixed load for some minutes on a real Forgeline, and whether memory is flat and everything comes back."""
+"""The soak: minutes of mixed load on a real Forgeline, with checks for leaks."""

@@ -1,4 +1,4 @@
-"""How the soak's users ask: every answer's status is checked, and a wrong answer ends the soak."""
+"""The client of the soak's users: it checks the status of every response, and a wrong one ends the soak."""
 
 import random
 from collections import Counter
@@ -11,42 +11,42 @@ import aiohttp
 
 Message = dict[str, Any]
 
-ASKED: Message = {"text": "What are the nodes of this cluster for?", "max_tokens": 100}
+REQUEST: Message = {"text": "What are the nodes of this cluster for?", "max_tokens": 100}
 SSE = "text/event-stream"
 
 
-class Wrong(Exception):
-    """Forgeline answered something else than it should."""
+class SoakFailure(Exception):
+    """A response of Forgeline is wrong."""
 
 
-def check(right: object, told: object) -> None:
-    if not right:
-        raise Wrong(str(told)[:2000])
+def check(is_correct: object, details: object) -> None:
+    if not is_correct:
+        raise SoakFailure(str(details)[:2000])
 
 
 @dataclass
 class Client:
-    """What all users share. `rng` has a seed, so that two runs ask much the same."""
+    """State that all users share. `rng` has a fixed seed, so that runs are similar."""
 
     url: str
     http: aiohttp.ClientSession
     rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - no secret
-    turns: Counter[str] = field(default_factory=Counter)  # by the kind of user
-    job: str = ""  # the one whose log grows just now
+    turns: Counter[str] = field(default_factory=Counter)  # by kind of user
+    job_id: str = ""  # of the job that runs at the moment
 
-    async def answer(self, method: str, path: str, status: int = 200, **kwargs: Any) -> Any:
-        """The body, parsed where it is JSON, of an answer that has this status."""
-        async with self.http.request(method, self.url + path, **kwargs) as answer:
-            body = await answer.read()
-            check(answer.status == status, f"{method} {path}: {answer.status}, not {status}: {body!r}")
-            return await answer.json() if answer.content_type == "application/json" else body
+    async def request(self, method: str, path: str, status: int = 200, **kwargs: Any) -> Any:
+        """Send a request and check its status. Returns the body, decoded if it is JSON."""
+        async with self.http.request(method, self.url + path, **kwargs) as response:
+            body = await response.read()
+            check(response.status == status, f"{method} {path}: {response.status}, not {status}: {body!r}")
+            return await response.json() if response.content_type == "application/json" else body
 
     @asynccontextmanager
-    async def stream(self, model: str, accept: str = SSE, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        address = f"{self.url}/api/stream/{model}"
-        async with self.http.post(address, json=ASKED | more, headers={"Accept": accept}) as answer:
-            check(answer.status == 200, f"{address}: {answer.status}")
-            yield answer
+    async def stream(self, model: str, accept: str = SSE, **fields: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = f"{self.url}/api/stream/{model}"
+        async with self.http.post(url, json=REQUEST | fields, headers={"Accept": accept}) as response:
+            check(response.status == 200, f"{url}: {response.status}")
+            yield response
 
     @asynccontextmanager
     async def socket(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
@@ -55,10 +55,12 @@ class Client:
             yield socket
 
 
-async def heard(socket: aiohttp.ClientWebSocketResponse, kind: str, times: int = 1, **fields: str) -> list[Message]:
-    """The messages of a socket up to the one of this type with these fields, or to the last of so many."""
-    told: list[Message] = []
+async def receive_until(
+    socket: aiohttp.ClientWebSocketResponse, kind: str, times: int = 1, **fields: str
+) -> list[Message]:
+    """Receive messages up to the one of type `kind` with these fields, or up to the last of `times` such ones."""
+    messages: list[Message] = []
     while times:
-        told.append(await socket.receive_json())
-        times -= told[-1]["type"] == kind and fields.items() <= told[-1].items()
-    return told
+        messages.append(await socket.receive_json())
+        times -= messages[-1]["type"] == kind and fields.items() <= messages[-1].items()
+    return messages

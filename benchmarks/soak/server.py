@@ -1,6 +1,6 @@
-"""Forgeline as shipped, in a process that also tells which asyncio tasks it holds: one line of JSON for each SIGUSR1.
+"""Forgeline in a process that also prints its asyncio tasks: one line of JSON for each SIGUSR1.
 
-/metrics counts what the server knows of; a task that everybody has forgotten is only in asyncio's own list.
+/metrics counts only what the server tracks; a leaked task is only in asyncio's own list.
 """
 
 import asyncio
@@ -10,15 +10,15 @@ import sys
 from collections import Counter
 
 import run
-from benchmarks.launch import end_with_parent
+from benchmarks.launch import exit_with_parent
 
 
-def tell_tasks(*_: object) -> None:
-    """By the first word of their names: the second is an id."""
+def print_task_counts(*_: object) -> None:
+    """Print the number of tasks by the first word of their names: the second is an id."""
     print(json.dumps(Counter(task.get_name().split()[0].split("-")[0] for task in asyncio.all_tasks())), flush=True)
 
 
 if __name__ == "__main__":
-    end_with_parent()
-    signal.signal(signal.SIGUSR1, tell_tasks)
+    exit_with_parent()
+    signal.signal(signal.SIGUSR1, print_task_counts)
     sys.exit(run.main())

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from infraforge_runner.presets import HyperPodPreset
-from pipeline.presets import ModelPreset, PipelineFile
+from infraforge_runner.infraforge.presets import HyperPodPreset
+from pipeline.presets.models import ModelPreset
+from pipeline.presets.pipeline import PipelineFile
 
 SCHEMAS = {"model": ModelPreset, "pipeline": PipelineFile, "hyperpod": HyperPodPreset}
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the pictures of the console in this folder: each place, light and dark, narrow to wide, with a real server,
-the embedded model, and a real job of plain shell. Needs a Chromium and the fonts that the console would like best
-(apt-get install chromium fonts-inter fonts-jetbrains-mono); `make screenshots`.
+"""`make screenshots`: take the screenshots of the console in this folder, for each page, theme and width.
+
+They show a real server, the embedded model, and a real job of a shell script. Requires Chromium and the console's
+preferred fonts (apt-get install chromium fonts-inter fonts-jetbrains-mono).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 THEMES = ("light", "dark")
 SIZES = {360: 780, 1024: 768, 1920: 1080}
-COLOURS = 256
+MAX_COLOURS = 256
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 MODELS = {
@@ -53,8 +54,8 @@ sleep 600
 
 
 @asynccontextmanager
-async def server(folder: Path) -> AsyncIterator[str]:
-    """The address of a server with the shipped presets and a few more."""
+async def run_server(folder: Path) -> AsyncIterator[str]:
+    """Run a server with the shipped presets and a few more. Yields its URL."""
     presets = folder / "presets"
     shutil.copytree(ROOT / "presets", presets)
     for name, text in MODELS.items():
@@ -62,23 +63,23 @@ async def server(folder: Path) -> AsyncIterator[str]:
     (presets / "hyperpod" / "rehearsal.yaml").write_text(PRESET)
     (presets / "hyperpod" / "rehearsal.sh").write_text(SCRIPT)
     options = ["--port", "0", "--presets", str(presets), "--data", str(folder / "data"), "--drain", "0"]
-    child = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(ROOT / "run.py"),
         *options,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    out: Any = child.stdout
+    stdout: Any = process.stdout
     try:
-        yield (await out.readline()).decode().split()[-1]
+        yield (await stdout.readline()).decode().split()[-1]
     finally:
-        child.terminate()
-        await child.wait()
+        process.terminate()
+        await process.wait()
 
 
-async def fill(page: Page, url: str, folder: Path) -> str:
-    """Makes something to see: a plan, a job that runs, a preset that is rejected. Returns the job's address."""
+async def prepare(page: Page, url: str, folder: Path) -> str:
+    """Create a plan, a running job, and a rejected preset. Returns the job's URL."""
     await page.goto(f"{url}/#/clusters/deploy/small")
     await page.get_by_role("button", name="Dry run").click()
     await page.get_by_role("heading", name="Plan").wait_for(timeout=60_000)
@@ -86,15 +87,15 @@ async def fill(page: Page, url: str, folder: Path) -> str:
     await page.get_by_role("button", name="Deploy …").click()
     await page.get_by_role("dialog").get_by_role("button", name="Deploy", exact=True).click()
     await page.get_by_text("HyperPodCluster").wait_for(timeout=60_000)
-    job = page.url
-    await answers(page, url)
+    job_url = page.url
+    await send_prompt(page, url)
     path = folder / "presets" / "models" / "mine.yaml"
     path.write_text("provider: openai_compatible\nmodel: qwen3\nbase_url: http://127.0.0.1:8000/v1\nlimit: {}\n")
-    return job
+    return job_url
 
 
-async def answers(page: Page, url: str) -> None:
-    """The embedded model has answered about a picture; another is at it; one has failed."""
+async def send_prompt(page: Page, url: str) -> None:
+    """Send a prompt with a picture to three models: one completes, one keeps streaming, one fails."""
     await page.goto(f"{url}/#/playground")
     await page.get_by_label("Prompt", exact=True).fill("What is the total?")
     await page.locator("#media-input").set_input_files(ROOT / "docs" / "receipt.png")
@@ -105,36 +106,36 @@ async def answers(page: Page, url: str) -> None:
     await page.locator(".answer-text", has_text="nothing else to do").wait_for()
 
 
-async def picture(page: Page, name: str) -> None:
+async def save_screenshot(page: Page, name: str) -> None:
     await page.mouse.move(0, 0)
     await page.evaluate("document.activeElement.blur()")
-    shot = Image.open(BytesIO(await page.screenshot(animations="disabled"))).convert("RGB")
-    with_palette(shot).save(FOLDER / f"{name}.png", optimize=True)
+    image = Image.open(BytesIO(await page.screenshot(animations="disabled"))).convert("RGB")
+    reduce_colours(image).save(FOLDER / f"{name}.png", optimize=True)
 
 
-def with_palette(shot: Image.Image) -> Image.Image:
-    """A third of the size: the most frequent colours stay as they are, and the edges of letters take the nearest."""
-    pixels = np.asarray(shot, dtype=np.int32)
-    packed, which, counts = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_inverse=True, return_counts=True)
+def reduce_colours(image: Image.Image) -> Image.Image:
+    """Reduce an image to its most frequent colours, to a third of its size; other pixels take the nearest colour."""
+    pixels = np.asarray(image, dtype=np.int32)
+    packed, colour_index, counts = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_inverse=True, return_counts=True)
     colours = np.stack((packed >> 16, packed >> 8 & 255, packed & 255), axis=1)
-    kept = colours[np.argsort(-counts)[:COLOURS]]
-    nearest = np.array([np.square(kept - colour).sum(axis=1).argmin() for colour in colours], dtype=np.uint8)
-    flat = Image.fromarray(nearest[which].reshape(pixels.shape[:2]), "P")
-    flat.putpalette(kept.astype(np.uint8).tobytes())
-    return flat
+    palette = colours[np.argsort(-counts)[:MAX_COLOURS]]
+    nearest = np.array([np.square(palette - colour).sum(axis=1).argmin() for colour in colours], dtype=np.uint8)
+    indexed = Image.fromarray(nearest[colour_index].reshape(pixels.shape[:2]), "P")
+    indexed.putpalette(palette.astype(np.uint8).tobytes())
+    return indexed
 
 
-async def shoot(browser: Browser, url: str, job: str, theme: str, width: int) -> None:
+async def take_screenshots(browser: Browser, url: str, job_url: str, theme: str, width: int) -> None:
     context = await browser.new_context(color_scheme=theme, viewport={"width": width, "height": SIZES[width]})  # type: ignore[arg-type] # one of THEMES
     page = await context.new_page()
-    await answers(page, url)
-    await picture(page, f"playground-{theme}-{width}")
-    await page.goto(job)
+    await send_prompt(page, url)
+    await save_screenshot(page, f"playground-{theme}-{width}")
+    await page.goto(job_url)
     await page.get_by_text("HyperPodCluster").wait_for()
-    await picture(page, f"clusters-{theme}-{width}")
+    await save_screenshot(page, f"clusters-{theme}-{width}")
     await page.goto(f"{url}/#/models")
     await page.locator(".plot-box p", has_text="Median").first.wait_for()
-    await picture(page, f"models-{theme}-{width}")
+    await save_screenshot(page, f"models-{theme}-{width}")
     await page.goto(f"{url}/#/playground")
     await page.get_by_role("button", name="Stop all").click()
     await context.close()
@@ -143,21 +144,21 @@ async def shoot(browser: Browser, url: str, job: str, theme: str, width: int) ->
 async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with server(folder) as url, async_playwright() as playwright:
+        async with run_server(folder) as url, async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            job = await fill(await browser.new_page(), url, folder)
+            job_url = await prepare(await browser.new_page(), url, folder)
             try:
                 for theme in THEMES:
                     for width in SIZES:
-                        await shoot(browser, url, job, theme, width)
+                        await take_screenshots(browser, url, job_url, theme, width)
             finally:
-                await cancel(await browser.new_page(), job)
+                await cancel_job(await browser.new_page(), job_url)
             await browser.close()
 
 
-async def cancel(page: Page, job: str) -> None:
-    """A job outlives its server: this one is not wanted any more."""
-    await page.goto(job)
+async def cancel_job(page: Page, job_url: str) -> None:
+    """Cancel the job, since a job outlives its server."""
+    await page.goto(job_url)
     await page.get_by_role("button", name="Cancel").click()
     await page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
     await page.get_by_text("Cancelled", exact=True).first.wait_for()

@@ -21,6 +21,7 @@ NAVIGATION = {
         "docs/TRACES",
         "docs/SECURITY",
         "docs/PERFORMANCE",
+        "docs/LONG-TESTS",
         "benchmarks/README",
     ],
     "Extend it": ["docs/PLUGINS", "docs/CONTRIBUTING", "docs/ARCHITECTURE"],

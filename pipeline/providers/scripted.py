@@ -1,23 +1,23 @@
-"""scripted: answers that stand in the preset itself, for tests and demos; no model and no network.
+"""scripted: responses that are written in the preset itself, for tests and demos; without a model or a network.
 
 The preset's `model` is the script: steps, separated by `;`, played in order.
 
     model: "pause:0.5; say:Hello there, world; usage:3,4"
 
     say:TEXT        one chunk per word, spaces kept
-    echo            the same with the text that was asked, tools' results before it
+    echo            the same with the text of the last message, results of tools before it
     think:TEXT      one chunk of reasoning
     chunks:N        N chunks: "tok0 ", "tok1 ", ...
     pause:SECONDS   waits
     hang            never goes on, until it is cancelled
     fail:CODE       raises the error with this code (rate_limited, model_error, unavailable, ...)
-    call:NAME,ARGS  asks for a tool, with these arguments (JSON), unless the last message holds a tool's result
+    call:NAME,ARGS  calls a tool with these arguments (JSON), unless the last message holds a tool's result
     usage:IN,OUT    the tokens that are reported; none otherwise
-    stop:REASON     the reason for the end; end_turn otherwise
-    unstreamed      the answer comes whole
+    stop:REASON     the stop reason; end_turn otherwise
+    unstreamed      the response comes whole
     perhaps:P,STEP  plays STEP with the probability P
 
-What fails before the first chunk is an exception out of `open`, as it is with every provider.
+As with every provider, a failure before the first chunk is an exception out of `open`.
 """
 
 from __future__ import annotations
@@ -41,31 +41,32 @@ from pipeline.errors import (
 )
 from pipeline.messages import (
     Chunk,
+    Finish,
     Inference,
     Message,
-    Part,
+    ModelResponse,
+    ModelTarget,
     Reasoning,
-    Reply,
-    Route,
-    Stop,
+    ResponsePart,
     StopReason,
-    ToolCallPiece,
+    ToolCallDelta,
     Usage,
 )
-from pipeline.presets import ModelPreset
-from pipeline.schema import NoOptions, check
+from pipeline.presets.models import ModelPreset
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Availability, Context
 
 Step = tuple[str, str]
+"""The name of a step and its argument."""
 
-BREATH: Final = 64  # chunks after which the loop gets a turn, as it does between the packets of a real answer
+YIELD_EVERY_CHUNKS: Final = 64  # then other tasks run, as they do between the packets of a real response
 
-_ERRORS: Final[dict[str, type[ForgelineError]]] = {
+_ERRORS_BY_CODE: Final[dict[str, type[ForgelineError]]] = {
     error.code: error
     for error in (InvalidRequest, UnknownModel, RateLimited, ModelError, ModelNotDeployed, Unavailable, Cancelled)
 }
-_REASONS: Final[dict[str, StopReason]] = {reason: reason for reason in get_args(StopReason)}
-_ARGUMENTS: Final = {
+_STOP_REASONS: Final[dict[str, StopReason]] = {reason: reason for reason in get_args(StopReason)}
+_ARGUMENT_PATTERNS: Final = {
     "say": r".+",
     "echo": "",
     "think": r".+",
@@ -73,97 +74,105 @@ _ARGUMENTS: Final = {
     "pause": r"\d{1,6}(\.\d+)?",
     "hang": "",
     "call": r"[^,]+,.+",
-    "fail": "|".join(_ERRORS),
+    "fail": "|".join(_ERRORS_BY_CODE),
     "usage": r"\d{1,9},\d{1,9}",
-    "stop": "|".join(_REASONS),
+    "stop": "|".join(_STOP_REASONS),
     "unstreamed": "",
     "perhaps": r"(0|1|0?\.\d+),.+",
 }
 
 
-def read_script(script: str) -> list[Step]:
-    """The steps as (name, argument). Raises Unavailable that names the step which can't be played."""
-    return [_read_step(written) for written in filter(None, map(str.strip, script.split(";")))]
+def create(options: Mapping[str, Any], context: Context) -> ScriptedProvider:
+    """Create the provider. It has no options."""
+    validate(options, NoOptions)
+    return ScriptedProvider()
 
 
-def _read_step(written: str) -> Step:
-    name, _, argument = written.partition(":")
-    expected = _ARGUMENTS.get(name)
-    if expected is None:
-        known = ", ".join(_ARGUMENTS)
-        raise Unavailable(f"The script in this preset's model has a step {written!r}; there are {known}.")
-    if not re.fullmatch(expected, argument, re.DOTALL):
-        raise Unavailable(f"The script in this preset's model has a step {written!r} that can't be played.")
+def parse_script(script: str) -> list[Step]:
+    """Parse the steps. Raises Unavailable that names the step which can't be played."""
+    return [_parse_step(step) for step in filter(None, map(str.strip, script.split(";")))]
+
+
+def _parse_step(step: str) -> Step:
+    name, _, argument = step.partition(":")
+    pattern = _ARGUMENT_PATTERNS.get(name)
+    if pattern is None:
+        known = ", ".join(_ARGUMENT_PATTERNS)
+        raise Unavailable(f"The script in this preset's model has a step {step!r}; there are {known}.")
+    if not re.fullmatch(pattern, argument, re.DOTALL):
+        raise Unavailable(f"The script in this preset's model has a step {step!r} that can't be played.")
     if name == "perhaps":
-        _read_step(argument.partition(",")[2])
+        _parse_step(argument.partition(",")[2])
     return name, argument
 
 
-def _drawn(steps: list[Step]) -> Iterator[Step]:
-    """The steps that are played this time."""
+def _resolve_random_steps(steps: list[Step]) -> Iterator[Step]:
+    """The steps to play this time: those of `perhaps` are drawn."""
     for name, argument in steps:
         if name != "perhaps":
             yield name, argument
             continue
         probability, _, step = argument.partition(",")
         if random.random() < float(probability):  # noqa: S311 - no secret
-            yield from _drawn([_read_step(step)])
+            yield from _resolve_random_steps([_parse_step(step)])
 
 
 @dataclass
-class _Play:
-    """How far one reply has come."""
+class _Playback:
+    """The state of one response."""
 
-    ended: bool = False
-    closed: bool = False
+    has_ended: bool = False
+    is_closed: bool = False
 
 
-class Scripted:
-    """`calls` were made; `replies` are not closed yet; `cancelled` were given up before their end."""
+class ScriptedProvider:
+    """Counts for tests: `calls` of `open`, `open_responses` now, `cancelled` ones that were closed before their end."""
 
-    takes = frozenset({"tools"})
+    supported_features = frozenset({"tools"})
 
     def __init__(self) -> None:
         self.calls = 0
-        self.replies = 0
+        self.open_responses = 0
         self.cancelled = 0
 
-    async def open(self, route: Route, inference: Inference) -> Reply:
+    async def open(self, target: ModelTarget, inference: Inference) -> ModelResponse:
+        """Play the script up to its first chunk. Raises Unavailable for a script that can't be played."""
         self.calls += 1
-        steps, play = list(_drawn(read_script(route.preset.model))), _Play()
+        steps, playback = list(_resolve_random_steps(parse_script(target.preset.model))), _Playback()
         streamed = ("unstreamed", "") not in steps
-        parts = _perform(steps, inference.messages[-1], play)
+        parts = _play(steps, inference.messages[-1], playback)
         try:
-            first = [await anext(parts)] if streamed else _joined([part async for part in parts])
+            first = [await anext(parts)] if streamed else _merge_text([part async for part in parts])
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        self.replies += 1
-        return Reply(
-            _play_on(first, parts),
+        self.open_responses += 1
+        return ModelResponse(
+            _batches(first, parts),
             parts.aclose,
-            lambda: self._close(play),
+            lambda: self._close_response(playback),
             id=f"scripted-{self.calls}",
             model="scripted",
             streamed=streamed,
         )
 
     async def availability(self, preset: ModelPreset) -> Availability:
+        """Whether the script can be played."""
         try:
-            read_script(preset.model)
+            parse_script(preset.model)
         except Unavailable as error:
             return Availability("unavailable", error.message)
         return Availability("available")
 
-    def _close(self, play: _Play) -> None:
-        if not play.closed:
-            play.closed = True
-            self.replies -= 1
-            self.cancelled += not play.ended
+    def _close_response(self, playback: _Playback) -> None:
+        if not playback.is_closed:
+            playback.is_closed = True
+            self.open_responses -= 1
+            self.cancelled += not playback.has_ended
 
 
-async def _perform(steps: list[Step], asked: Message, play: _Play) -> AsyncGenerator[Part, None]:
-    stop, usage, calls = Stop("end_turn"), Usage(None, None), 0
+async def _play(steps: list[Step], last_message: Message, playback: _Playback) -> AsyncGenerator[ResponsePart, None]:
+    finish, usage, calls = Finish("end_turn"), Usage(None, None), 0
     for name, argument in steps:
         match name:
             case "pause":
@@ -171,41 +180,42 @@ async def _perform(steps: list[Step], asked: Message, play: _Play) -> AsyncGener
             case "hang":
                 await asyncio.get_running_loop().create_future()
             case "fail":
-                play.ended = True
-                raise _ERRORS[argument](f"The script says so: {argument}.")
+                playback.has_ended = True
+                raise _ERRORS_BY_CODE[argument](f"The script says so: {argument}.")
             case "stop":
-                stop = Stop(_REASONS[argument])
+                finish = Finish(_STOP_REASONS[argument])
             case "usage":
                 usage = Usage(*map(int, argument.split(",")))
-            case "call" if not asked.results:
-                for piece in _pieces(calls, argument):
-                    yield piece
-                stop, calls = Stop("tool_use"), calls + 1
+            case "call" if not last_message.tool_results:
+                for delta in _tool_call_deltas(calls, argument):
+                    yield delta
+                finish, calls = Finish("tool_use"), calls + 1
             case _:
-                for at, chunk in enumerate(_chunks(name, argument, asked), 1):
+                for count, chunk in enumerate(_chunks(name, argument, last_message), 1):
                     yield chunk
-                    if at % BREATH == 0:
+                    if count % YIELD_EVERY_CHUNKS == 0:
                         await asyncio.sleep(0)
-    play.ended = True
-    yield stop
+    playback.has_ended = True
+    yield finish
     yield usage
 
 
-def _pieces(index: int, argument: str) -> Iterable[ToolCallPiece]:
-    """A call in three pieces, its arguments cut in the middle."""
+def _tool_call_deltas(index: int, argument: str) -> Iterable[ToolCallDelta]:
+    """A call in three deltas, its arguments cut in the middle."""
     name, _, arguments = argument.partition(",")
     half = len(arguments) // 2
-    yield ToolCallPiece(index, f"call_{index}", name, "")
-    yield ToolCallPiece(index, "", "", arguments[:half])
-    yield ToolCallPiece(index, "", "", arguments[half:])
+    yield ToolCallDelta(index, f"call_{index}", name, "")
+    yield ToolCallDelta(index, "", "", arguments[:half])
+    yield ToolCallDelta(index, "", "", arguments[half:])
 
 
-def _chunks(name: str, argument: str, asked: Message) -> Iterable[Chunk]:
+def _chunks(name: str, argument: str, last_message: Message) -> Iterable[Chunk]:
     match name:
         case "say":
             return _words(argument)
         case "echo":
-            return _words(" ".join(filter(None, [*(result.text for result in asked.results), asked.text])))
+            texts = [*(result.text for result in last_message.tool_results), last_message.text]
+            return _words(" ".join(filter(None, texts)))
         case "think":
             return [Reasoning(argument)]
         case "chunks":
@@ -217,19 +227,16 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\S+\s*|\s+", text)
 
 
-def _joined(parts: list[Part]) -> list[Part]:
-    """The same, the text in one piece."""
+def _merge_text(parts: list[ResponsePart]) -> list[ResponsePart]:
+    """The same parts, with all text in one chunk before the others."""
     text = "".join(part for part in parts if isinstance(part, str))
-    others: list[Part] = [part for part in parts if not isinstance(part, str)]
+    others: list[ResponsePart] = [part for part in parts if not isinstance(part, str)]
     return [text, *others] if text else others
 
 
-async def _play_on(first: Sequence[Part], rest: AsyncGenerator[Part, None]) -> AsyncGenerator[Sequence[Part], None]:
+async def _batches(
+    first: Sequence[ResponsePart], rest: AsyncGenerator[ResponsePart, None]
+) -> AsyncGenerator[Sequence[ResponsePart], None]:
     yield first
     async for part in rest:
         yield [part]
-
-
-def create(options: Mapping[str, Any], context: Context) -> Scripted:
-    check(options, NoOptions)
-    return Scripted()

@@ -1,4 +1,4 @@
-"""circuit_breaker: a model that keeps failing is not asked for a while; then one call at a time tries it again."""
+"""circuit_breaker: stop calling a model after consecutive failures, for a while; then probe it with single calls."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from typing import Any, Literal
 import structlog
 
 from pipeline.errors import ForgelineError, ModelError, Unavailable
-from pipeline.messages import Event, Events, Failure, Inference, Result, Route
-from pipeline.presets import Breaking
-from pipeline.schema import NoOptions, check
+from pipeline.messages import Event, EventStream, Failure, Inference, ModelTarget, Result
+from pipeline.presets.models import BreakerPolicy
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Context, Proceed
 
 log = structlog.get_logger(__name__)
 
-State = Literal["closed", "open", "half_open"]
+BreakerState = Literal["closed", "open", "half_open"]
 
 
 class Breaker:
-    """One model's. `closed` lets every call through, `open` none, `half_open` one at a time: the probe."""
+    """The circuit breaker of one model: `closed` admits every call, `open` none, `half_open` one probe at a time."""
 
     def __init__(self) -> None:
-        self.failures = 0  # in a row
-        self.told: State = "closed"  # what was last announced
-        self._opened: float | None = None
+        self.consecutive_failures = 0
+        self.announced_state: BreakerState = "closed"
+        self._opened_at: float | None = None
         self._probe: object = None
 
-    def state(self, policy: Breaking) -> State:
-        if self._opened is None:
+    def state(self, policy: BreakerPolicy) -> BreakerState:
+        if self._opened_at is None:
             return "closed"
-        return "open" if time.monotonic() < self._opened + policy.seconds else "half_open"
+        return "open" if time.monotonic() < self._opened_at + policy.seconds else "half_open"
 
-    def enter(self, call: object, model: str, policy: Breaking) -> None:
-        """Raises Unavailable where no call is to be made now."""
+    def admit(self, call: object, model: str, policy: BreakerPolicy) -> None:
+        """Admit a call, as the probe if the breaker is half open. Raises Unavailable for a call that may not run."""
         state = self.state(policy)
         if state == "open" or (state == "half_open" and self._probe is not None):
-            left = (self._opened or 0.0) + policy.seconds - time.monotonic()
+            seconds_left = (self._opened_at or 0.0) + policy.seconds - time.monotonic()
             raise Unavailable(
-                f"{model} failed {self.failures} times in a row, and is not asked for a while.",
-                retry_after=max(1.0, math.ceil(left)),
+                f"{model} failed {self.consecutive_failures} times in a row, and is not asked for a while.",
+                retry_after=max(1.0, math.ceil(seconds_left)),
             )
         if state == "half_open":
             self._probe = call
 
-    def answered(self, call: object, policy: Breaking) -> None:
-        """The call's first chunk is there: the model may be asked again, but one more failure is one too many."""
-        self._opened = None
-        self.failures = min(self.failures, policy.failures - 1)
-        self.left(call)
+    def record_first_chunk(self, call: object, policy: BreakerPolicy) -> None:
+        """Close the breaker, but one failure short of opening again: the answer may still break off."""
+        self._opened_at = None
+        self.consecutive_failures = min(self.consecutive_failures, policy.failures - 1)
+        self.release_probe(call)
 
-    def succeeded(self) -> None:
-        """An answer was whole."""
-        self.failures = 0
+    def record_success(self) -> None:
+        """Reset the count after a complete answer."""
+        self.consecutive_failures = 0
 
-    def failed(self, call: object, policy: Breaking) -> None:
-        self.failures += 1
-        if self.failures >= policy.failures:
-            self._opened = time.monotonic()
-        self.left(call)
+    def record_failure(self, call: object, policy: BreakerPolicy) -> None:
+        self.consecutive_failures += 1
+        if self.consecutive_failures >= policy.failures:
+            self._opened_at = time.monotonic()
+        self.release_probe(call)
 
-    def left(self, call: object) -> None:
-        """The call is the probe no longer."""
+    def release_probe(self, call: object) -> None:
+        """End the probe, if this call is it."""
         if self._probe is call:
             self._probe = None
 
@@ -72,66 +72,71 @@ class CircuitBreaker:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        breaker: Breaker = self._context.state(inference.route.model).setdefault("breaker", Breaker())
-        call = _Call(breaker, inference.route, self._context)
-        call.enter()
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        breaker: Breaker = self._context.state(inference.target.model).setdefault("breaker", Breaker())
+        call = _TrackedCall(breaker, inference.target, self._context)
+        call.admit()
         try:
             events = await proceed(inference)
         except (ModelError, Unavailable):
-            call.failed()
+            call.record_failure()
             raise
         except ForgelineError:
-            call.answered()  # it answers, if only to refuse
+            call.record_first_chunk()  # the model responds, even if it rejects this request
             raise
         finally:
-            breaker.left(call)
-        call.answered()
-        return Events(_watch(events, call), events.aclose)
+            breaker.release_probe(call)
+        call.record_first_chunk()
+        return EventStream(_record_outcome(events, call), events.aclose)
 
 
-class _Call:
-    """One call's word to the breaker. What that changes is announced."""
+class _TrackedCall:
+    """One call as the breaker sees it. Announces the changes of the breaker's state."""
 
-    def __init__(self, breaker: Breaker, route: Route, context: Context) -> None:
-        self.policy = route.preset.breaker
+    def __init__(self, breaker: Breaker, target: ModelTarget, context: Context) -> None:
+        self.policy = target.preset.breaker
         self._breaker = breaker
-        self._model = route.model
+        self._model = target.model
         self._context = context
 
-    def enter(self) -> None:
-        self._breaker.enter(self, self._model, self.policy)
-        self._announce()
+    def admit(self) -> None:
+        self._breaker.admit(self, self._model, self.policy)
+        self._announce_change()
 
-    def answered(self) -> None:
-        self._breaker.answered(self, self.policy)
-        self._announce()
+    def record_first_chunk(self) -> None:
+        self._breaker.record_first_chunk(self, self.policy)
+        self._announce_change()
 
-    def succeeded(self) -> None:
-        self._breaker.succeeded()
+    def record_success(self) -> None:
+        self._breaker.record_success()
 
-    def failed(self) -> None:
-        self._breaker.failed(self, self.policy)
-        self._announce()
+    def record_failure(self) -> None:
+        self._breaker.record_failure(self, self.policy)
+        self._announce_change()
 
-    def _announce(self) -> None:
-        before, self._breaker.told = self._breaker.told, self._breaker.state(self.policy)
-        if self._breaker.told != before:
-            log.warning("circuit breaker", model=self._model, state=self._breaker.told, failures=self._breaker.failures)
-            self._context.announce(self._model)
+    def _announce_change(self) -> None:
+        before, self._breaker.announced_state = self._breaker.announced_state, self._breaker.state(self.policy)
+        if self._breaker.announced_state != before:
+            log.warning(
+                "circuit_breaker_state_changed",
+                model=self._model,
+                state=self._breaker.announced_state,
+                failures=self._breaker.consecutive_failures,
+            )
+            self._context.notify_model_changed(self._model)
 
 
-async def _watch(events: Events, call: _Call) -> AsyncGenerator[Sequence[Event], None]:
-    """Passes the events on; a failure in the middle of an answer counts too."""
+async def _record_outcome(events: EventStream, call: _TrackedCall) -> AsyncGenerator[Sequence[Event], None]:
+    """Forward the events, and record the result or the failure at their end."""
     async for batch in events:
-        for outcome in batch[-1:]:  # nothing comes after it
+        for outcome in batch[-1:]:  # the outcome is always the last event
             if isinstance(outcome, Result):
-                call.succeeded()
+                call.record_success()
             elif isinstance(outcome, Failure) and isinstance(outcome.error, ModelError | Unavailable):
-                call.failed()
+                call.record_failure()
         yield batch
 
 
 def create(options: Mapping[str, Any], context: Context) -> CircuitBreaker:
-    check(options, NoOptions)
+    validate(options, NoOptions)
     return CircuitBreaker(context)

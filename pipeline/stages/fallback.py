@@ -1,4 +1,4 @@
-"""fallback: where a model fails before its first chunk, those that its preset names are asked, in their order."""
+"""fallback: when a model fails before its first chunk, try the fallback models of its preset in order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from pipeline.errors import ForgelineError, InvalidRequest, UnknownModel
-from pipeline.messages import Events, Inference
-from pipeline.schema import NoOptions, check
+from pipeline.messages import EventStream, Inference
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Context, Proceed
 
 log = structlog.get_logger(__name__)
@@ -20,36 +20,40 @@ class Fallback:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
         try:
             return await proceed(inference)
         except (InvalidRequest, UnknownModel):
-            raise  # the request is wrong, whoever answers
+            raise  # no other model could answer this request
         except ForgelineError as error:
-            events = await self._ask_others(inference, proceed, error)
+            events = await self._try_fallbacks(inference, proceed, error)
             if events is None:
-                raise  # that the others failed too is in the log; the client hears of the model that it asked
+                raise  # the client gets the error of the model that it requested; the log has the others
             return events
 
-    async def _ask_others(self, inference: Inference, proceed: Proceed, first: ForgelineError) -> Events | None:
+    async def _try_fallbacks(
+        self, inference: Inference, proceed: Proceed, primary_error: ForgelineError
+    ) -> EventStream | None:
         preset = inference.models.get(inference.model)
-        code = first.code  # no more of it: an error that is kept here would keep this request, in a circle
-        for other in preset.fallback if preset is not None else ():
+        code = (
+            primary_error.code
+        )  # only the code: a reference to the error would form a cycle that keeps the request in memory
+        for model in preset.fallback if preset is not None else ():
             log.info(
-                "fallback",
+                "fallback_attempted",
                 request_id=inference.request.request_id,
                 model=inference.model,
-                fallback=other,
+                fallback=model,
                 code=code,
             )
-            self._context.tally(inference.model).fallbacks += 1
+            self._context.counters(inference.model).fallbacks += 1
             try:
-                return await proceed(replace(inference, model=other))
+                return await proceed(replace(inference, model=model))
             except ForgelineError as error:
                 code = error.code
         return None
 
 
 def create(options: Mapping[str, Any], context: Context) -> Fallback:
-    check(options, NoOptions)
+    validate(options, NoOptions)
     return Fallback(context)

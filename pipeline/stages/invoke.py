@@ -1,4 +1,4 @@
-"""invoke: the model is called. What follows has its first chunk in hand."""
+"""invoke: call the model, and proceed once its first chunk has come."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import InvalidRequest, Unavailable
-from pipeline.messages import Call, Events, Inference, Part, Reply
-from pipeline.schema import NoOptions, check
-from pipeline.silence import SilenceTimer
+from pipeline.events.idle_timer import IdleTimer
+from pipeline.messages import EventStream, Inference, ModelResponse, ResponsePart, UpstreamCall
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Context, Proceed, Provider
 
 
@@ -19,70 +19,77 @@ class Invoke:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        route = inference.route
-        provider = self._context.providers[route.preset.provider]
-        _check_taken(inference, provider)
-        timeouts = route.preset.timeouts
-        began = time.monotonic()
-        tally = self._context.tally(route.model)
-        tally.calls_open += 1
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        target = inference.target
+        provider = self._context.providers[target.preset.provider]
+        _check_features(inference, provider)
+        timeouts = target.preset.timeouts
+        started_at = time.monotonic()
+        counters = self._context.counters(target.model)
+        counters.open_calls += 1
         try:
             async with asyncio.timeout(timeouts.first_token):
-                reply = await provider.open(route, inference)
+                response = await provider.open(target, inference)
         except BaseException as error:
-            tally.calls_open -= 1
-            inference.failed_calls.append(time.monotonic() - began)
+            counters.open_calls -= 1
+            inference.failed_call_seconds.append(time.monotonic() - started_at)
             if not isinstance(error, TimeoutError):
                 raise
-            # Not to be retried: it may be working still on what it was asked.
-            raise Unavailable(f"{route.model} did not begin to answer within {timeouts.first_token:g} s.") from error
-        watched = Reply(
-            _watch(reply, route.model, timeouts.between_tokens),
-            reply.aclose,
-            tally.call_ended,
-            id=reply.id,
-            model=reply.model,
-            streamed=reply.streamed,
+            # Not retryable: the upstream may still be working on this request.
+            raise Unavailable(f"{target.model} did not begin to answer within {timeouts.first_token:g} s.") from error
+        guarded = ModelResponse(
+            _with_idle_timeout(response, target.model, timeouts.between_tokens),
+            response.aclose,
+            counters.end_call,
+            id=response.id,
+            model=response.model,
+            streamed=response.streamed,
         )
         try:
-            return await proceed(replace(inference, called=Call(watched, began, time.monotonic())))
+            return await proceed(replace(inference, started_call=UpstreamCall(guarded, started_at, time.monotonic())))
         except BaseException:
-            await watched.aclose()
+            await guarded.aclose()
             raise
 
 
-def _check_taken(inference: Inference, provider: Provider) -> None:
-    """Raises InvalidRequest for what the provider would leave out without a word."""
-    for name in inference.request.wants:
-        if name not in getattr(provider, "takes", ()):
-            kind, model = inference.route.preset.provider, inference.route.model
-            raise InvalidRequest(f"{name}: {model} does not take this, for its provider ({kind}) can't pass it on.")
+def _check_features(inference: Inference, provider: Provider) -> None:
+    """Raise InvalidRequest for a feature of the request that the provider would silently ignore."""
+    for feature in inference.request.required_features:
+        if feature not in getattr(provider, "supported_features", ()):
+            kind, model = inference.target.preset.provider, inference.target.model
+            raise InvalidRequest(f"{feature}: {model} does not take this, for its provider ({kind}) can't pass it on.")
 
 
-async def _watch(reply: Reply, model: str, seconds: float) -> AsyncGenerator[Sequence[Part], None]:
-    """The reply as it comes. Raises Unavailable when it falls silent; the time that a reader takes doesn't count."""
+async def _with_idle_timeout(
+    response: ModelResponse, model: str, seconds: float
+) -> AsyncGenerator[Sequence[ResponsePart], None]:
+    """Forward the batches. Raises Unavailable after `seconds` without one; the time of a slow reader doesn't count.
+
+    The timer cancels the task that iterates, and this generator takes the cancellation back. It is paused during each
+    `yield`, so that it never cancels other code of that task (PEP 789). `asyncio.timeout` around each `anext` would do
+    the same for 25 more function calls per token (docs/PERFORMANCE.md).
+    """
     task = asyncio.current_task()
-    silent = False
+    is_idle = False
 
-    def interrupt() -> None:
-        nonlocal silent
-        silent = True
+    def cancel_task() -> None:
+        nonlocal is_idle
+        is_idle = True
         if task is not None:
             task.cancel()
 
-    with SilenceTimer(seconds, interrupt) as timer:
+    with IdleTimer(seconds, cancel_task) as timer:
         try:
-            async for batch in reply:
+            async for batch in response:
                 timer.pause()
                 yield batch
-                timer.heard()
+                timer.reset()
         except asyncio.CancelledError as error:
-            if silent and task is not None and task.uncancel() == 0:
+            if is_idle and task is not None and task.uncancel() == 0:
                 raise Unavailable(f"{model} fell silent for {seconds:g} s in the middle of its answer.") from error
             raise
 
 
 def create(options: Mapping[str, Any], context: Context) -> Invoke:
-    check(options, NoOptions)
+    validate(options, NoOptions)
     return Invoke(context)

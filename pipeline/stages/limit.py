@@ -1,215 +1,271 @@
-"""limit: so many calls of a model at once and in a second, of all and of each key; a short queue; 429 for the rest."""
+"""limit: bound the concurrent calls and the call rate of a model, in total and per API key; queue or reject others."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import RateLimited
-from pipeline.messages import Events, Inference
-from pipeline.presets import Concurrency
-from pipeline.schema import NoOptions, check
+from pipeline.messages import EventStream, Inference
+from pipeline.presets.models import Concurrency
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Context, Proceed
 
-Place = asyncio.Future[None]
+Waiter = asyncio.Future[None]
 
 
-class Pace:
-    """So many in a second: a leaky bucket that holds a second's worth, and one at least."""
+class LeakyBucket:
+    """A rate limit. The bucket holds the calls of one second, and at least one call.
+
+    The rate is an argument, because a reloaded preset may change it. Times are monotonic seconds. A rate of None is
+    no limit.
+    """
 
     def __init__(self) -> None:
-        self._held = 0.0  # calls in the bucket
-        self._at = -math.inf  # when that was so
+        self._level = 0.0  # calls in the bucket at `_updated_at`
+        self._updated_at = -math.inf
 
-    def wait(self, now: float, per_second: float | None, ahead: int = 0) -> float:
-        """Seconds until one more may pass, with so many `ahead` of it."""
+    def delay(self, now: float, per_second: float | None, ahead: int = 0) -> float:
+        """Seconds until one more call may start, after `ahead` others."""
         if per_second is None:
             return 0.0
-        return max(0.0, self._left(now, per_second) + ahead + 1 - max(per_second, 1.0)) / per_second
+        return max(0.0, self._level_at(now, per_second) + ahead + 1 - max(per_second, 1.0)) / per_second
 
-    def take(self, now: float, per_second: float | None) -> None:
+    def add(self, now: float, per_second: float | None) -> None:
+        """Count a call that starts now."""
         if per_second is not None:
-            self._held, self._at = self._left(now, per_second) + 1, now
+            self._level, self._updated_at = self._level_at(now, per_second) + 1, now
 
-    def _left(self, now: float, per_second: float) -> float:
-        """Calls in the bucket by now. What another rate has let in is no more than this one's bucket holds."""
-        return max(0.0, min(self._held, max(per_second, 1.0)) - (now - self._at) * per_second)
+    def _level_at(self, now: float, per_second: float) -> float:
+        # A higher rate may have filled a larger bucket: this rate's bucket can't hold more than its own size.
+        return max(0.0, min(self._level, max(per_second, 1.0)) - (now - self._updated_at) * per_second)
 
 
-class Gate:
-    """One model's. Those who wait are let in key by key, so that one with many calls does not hold up the others."""
+class FairQueue:
+    """Waiters by API key. The keys take turns, so that one with many waiters does not delay the others."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._waiters: OrderedDict[str, deque[Waiter]] = OrderedDict()  # the first key has the next turn
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._waiters
+
+    def list_keys(self) -> list[str]:
+        """The keys with waiters, in the order of their turns."""
+        return list(self._waiters)
+
+    def count(self, key: str) -> int:
+        return len(self._waiters.get(key, ()))
+
+    def append(self, key: str, waiter: Waiter) -> None:
+        self._waiters.setdefault(key, deque()).append(waiter)
+        self.size += 1
+
+    def pop(self, key: str) -> Waiter:
+        """Remove the oldest waiter of this key, and end its turn."""
+        waiters = self._waiters[key]
+        waiter = waiters.popleft()
+        self.size -= 1
+        if waiters:
+            self._waiters.move_to_end(key)
+        else:
+            del self._waiters[key]
+        return waiter
+
+    def remove(self, key: str, waiter: Waiter) -> None:
+        """Remove this waiter, if it is still in the queue."""
+        waiters = self._waiters.get(key)
+        if waiters is None or waiter not in waiters:
+            return
+        waiters.remove(waiter)
+        self.size -= 1
+        if not waiters:
+            del self._waiters[key]
+
+    def pop_newest_of_largest(self, key: str) -> tuple[str, Waiter] | None:
+        """Remove the newest waiter of the key with the most waiters, for a waiter of `key` to take its place.
+
+        Returns None if no key has at least two waiters more than `key`: the exchange would only reverse the roles.
+        """
+        largest = max(self._waiters, key=self.count, default=key)
+        if self.count(largest) <= self.count(key) + 1:
+            return None
+        self.size -= 1
+        return largest, self._waiters[largest].pop()
+
+
+class AdmissionController:
+    """Admits the calls of one model: within its limits at once, else through a queue, and rejects what exceeds both."""
 
     def __init__(self) -> None:
         self.running = 0
-        self.waiting = 0
+        self._running_by_key: dict[str, int] = {}
         self._limits = Concurrency()
-        self._running_of: Counter[str] = Counter()
-        self._queues: OrderedDict[str, deque[Place]] = OrderedDict()  # by key; the first has the next turn
-        self._pace = Pace()
-        self._pace_of: dict[str, Pace] = {}
-        self._mean_seconds = 1.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._queue = FairQueue()
+        self._bucket = LeakyBucket()
+        self._bucket_by_key: dict[str, LeakyBucket] = {}
+        self._mean_seconds = 1.0  # of a call, an exponential moving average
+        self._timer: asyncio.TimerHandle | None = None  # the next `_admit_waiters`, if only a rate delays the queue
 
-    async def enter(self, key: str, limits: Concurrency) -> Permit:
-        """Waits for a place. Raises RateLimited where no more may wait. `limits` hold from now on, for all."""
+    @property
+    def waiting(self) -> int:
+        return self._queue.size
+
+    async def acquire(self, key: str, limits: Concurrency) -> Permit:
+        """Wait until a call of this key may start. Raises RateLimited if it may not even wait.
+
+        `limits` replace those of earlier calls, also for the calls that are waiting.
+        """
         self._limits = limits
-        self._admit()
-        if key not in self._queues and self._hindrance(key) == 0:
-            self._take(key)
-        elif self.waiting < limits.queue or self._make_room(key):
+        if self._queue.size:
+            self._admit_waiters()
+        if key not in self._queue and self._delay(key) == 0:
+            self._start_call(key)
+        elif self._queue.size < limits.queue or self._evict_from_largest_queue(key):
             await self._wait(key)
         else:
-            raise self._refusal(key)
+            raise self._rate_limited(key)
         return Permit(self, key)
 
-    def leave(self, key: str, seconds: float | None = None) -> None:
-        """Gives a place back, after a call that took `seconds`."""
+    def release(self, key: str, seconds: float | None = None) -> None:
+        """End a call of this key, which took `seconds` (None: it never started)."""
         if seconds is not None:
             self._mean_seconds += (seconds - self._mean_seconds) / 8
         self.running -= 1
-        self._running_of[key] -= 1
-        if not self._running_of[key]:
-            del self._running_of[key]
-        self._admit()
+        self._running_by_key[key] -= 1
+        if not self._running_by_key[key]:
+            del self._running_by_key[key]
+        if self._queue.size:
+            self._admit_waiters()
 
     async def _wait(self, key: str) -> None:
-        place: Place = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(key, deque()).append(place)
-        self.waiting += 1
-        self._admit()
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._queue.append(key, waiter)
+        self._admit_waiters()
         try:
-            await place
+            await waiter
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self.leave(key)  # the place was given to us in the moment in which we left
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.release(key)  # it was admitted, but cancelled before its task ran again
             else:
-                self._remove(key, place)
+                self._queue.remove(key, waiter)
+                self._admit_waiters()  # sets the timer for the waiters that are left
             raise
 
-    def _hindrance(self, key: str) -> float:
-        """Seconds until this key may have a place: 0 now, infinite where a call has to end first."""
-        limits, of_key = self._limits, self._limits.per_key
+    def _delay(self, key: str) -> float:
+        """Seconds until a call of this key may start: 0 now, infinite if another call has to end first."""
+        limits, key_limits = self._limits, self._limits.per_key
         if limits.calls is not None and self.running >= limits.calls:
             return math.inf
-        if of_key.calls is not None and self._running_of[key] >= of_key.calls:
+        if key_limits.calls is not None and self._running_by_key.get(key, 0) >= key_limits.calls:
             return math.inf
         now = time.monotonic()
-        wait = self._pace.wait(now, limits.per_second)
-        if of_key.per_second is not None:
-            wait = max(wait, self._pace_of.setdefault(key, Pace()).wait(now, of_key.per_second))
-        return wait
+        delay = self._bucket.delay(now, limits.per_second)
+        if key_limits.per_second is not None:
+            bucket = self._bucket_by_key.setdefault(key, LeakyBucket())
+            delay = max(delay, bucket.delay(now, key_limits.per_second))
+        return delay
 
-    def _take(self, key: str) -> None:
-        now, of_key = time.monotonic(), self._limits.per_key
+    def _start_call(self, key: str) -> None:
+        now, key_limits = time.monotonic(), self._limits.per_key
         self.running += 1
-        self._running_of[key] += 1
-        self._pace.take(now, self._limits.per_second)
-        if of_key.per_second is not None:
-            self._pace_of.setdefault(key, Pace()).take(now, of_key.per_second)
+        self._running_by_key[key] = self._running_by_key.get(key, 0) + 1
+        self._bucket.add(now, self._limits.per_second)
+        if key_limits.per_second is not None:
+            self._bucket_by_key.setdefault(key, LeakyBucket()).add(now, key_limits.per_second)
 
-    def _admit(self) -> None:
-        """Lets in whoever may come in: in each round one of every key."""
-        admitted, soonest = True, math.inf
-        while admitted and self._queues:
-            admitted, soonest = False, math.inf
-            for key in list(self._queues):
-                wait = self._hindrance(key)
-                soonest = min(soonest, wait)
-                if wait == 0:
-                    self._let_in(key)
-                    admitted = True
+    def _admit_waiters(self) -> None:
+        """Admit all waiters that may start now, one of each key per round, and set the timer for the others."""
+        has_admitted, shortest_delay = True, math.inf
+        while has_admitted and self._queue.size:
+            has_admitted, shortest_delay = False, math.inf
+            for key in self._queue.list_keys():
+                delay = self._delay(key)
+                shortest_delay = min(shortest_delay, delay)
+                if delay == 0:
+                    self._admit(key)
+                    has_admitted = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._queues and soonest < math.inf:
-            self._timer = asyncio.get_running_loop().call_later(soonest, self._admit)
+        if self._queue.size and shortest_delay < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(shortest_delay, self._admit_waiters)
 
-    def _let_in(self, key: str) -> None:
-        place = self._queues[key][0]
-        self._remove(key, place)
-        if key in self._queues:
-            self._queues.move_to_end(key)
-        if not place.done():
-            self._take(key)
-            place.set_result(None)
+    def _admit(self, key: str) -> None:
+        waiter = self._queue.pop(key)
+        if not waiter.done():  # else it is cancelled, and its task has not run since
+            self._start_call(key)
+            waiter.set_result(None)
 
-    def _remove(self, key: str, place: Place) -> None:
-        queue = self._queues.get(key, deque())
-        if place in queue:
-            queue.remove(place)
-            self.waiting -= 1
-            if not queue:
-                del self._queues[key]
-
-    def _make_room(self, key: str) -> bool:
-        """In a full queue the key that fills most of it gives up its last place to one that has less."""
-        greediest = max(self._queues, key=lambda other: len(self._queues[other]), default=key)
-        if len(self._queues.get(greediest, ())) <= len(self._queues.get(key, ())) + 1:
+    def _evict_from_largest_queue(self, key: str) -> bool:
+        """Make room in a full queue: reject the newest waiter of the key with the most, if it has more than `key`."""
+        evicted = self._queue.pop_newest_of_largest(key)
+        if evicted is None:
             return False
-        place = self._queues[greediest][-1]
-        self._remove(greediest, place)
-        if not place.done():
-            place.set_exception(self._refusal(greediest))
+        evicted_key, waiter = evicted
+        if not waiter.done():
+            waiter.set_exception(self._rate_limited(evicted_key))
         return True
 
-    def _refusal(self, key: str) -> RateLimited:
-        now, limits, of_key = time.monotonic(), self._limits, self._limits.per_key
-        ahead, ahead_of_key = self.waiting, len(self._queues.get(key, ()))
-        wait = max(
-            self._pace.wait(now, limits.per_second, ahead),
-            self._pace_of.get(key, Pace()).wait(now, of_key.per_second, ahead_of_key),
-            self._wait_for_calls(self.running, limits.calls, ahead),
-            self._wait_for_calls(self._running_of[key], of_key.calls, ahead_of_key),
+    def _rate_limited(self, key: str) -> RateLimited:
+        now, limits, key_limits = time.monotonic(), self._limits, self._limits.per_key
+        ahead, ahead_of_key = self._queue.size, self._queue.count(key)
+        delay = max(
+            self._bucket.delay(now, limits.per_second, ahead),
+            self._bucket_by_key.get(key, LeakyBucket()).delay(now, key_limits.per_second, ahead_of_key),
+            self._estimate_call_delay(self.running, limits.calls, ahead),
+            self._estimate_call_delay(self._running_by_key.get(key, 0), key_limits.calls, ahead_of_key),
         )
         return RateLimited(
             f"This model takes no more calls at the moment, and {ahead} are waiting already.",
-            retry_after=max(1.0, math.ceil(wait)),
+            retry_after=max(1.0, math.ceil(delay)),
         )
 
-    def _wait_for_calls(self, running: int, calls: int | None, ahead: int) -> float:
-        """Seconds until a call will have ended for one more, as long as calls have taken so far."""
+    def _estimate_call_delay(self, running: int, calls: int | None, ahead: int) -> float:
+        """Seconds until enough calls have ended for one more after `ahead` others, if they take the mean time."""
         if calls is None or running < calls:
             return 0.0
         return (ahead + 1) * self._mean_seconds / calls
 
 
 class Permit:
-    """A place behind a gate, given back once however often `release` is called."""
+    """The right to run one call. Only the first `release` has an effect."""
 
-    def __init__(self, gate: Gate, key: str) -> None:
-        self._gate: Gate | None = gate
+    def __init__(self, controller: AdmissionController, key: str) -> None:
+        self._controller: AdmissionController | None = controller
         self._key = key
-        self._since = time.monotonic()
+        self._acquired_at = time.monotonic()
 
     def release(self) -> None:
-        if self._gate is not None:
-            self._gate.leave(self._key, time.monotonic() - self._since)
-            self._gate = None
+        if self._controller is not None:
+            self._controller.release(self._key, time.monotonic() - self._acquired_at)
+            self._controller = None
 
 
 class Limit:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        limits, state = inference.route.preset.concurrency, self._context.state(inference.route.model)
-        if "limit" not in state and limits.is_open:
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        limits, state = inference.target.preset.concurrency, self._context.state(inference.target.model)
+        if "limit" not in state and limits.is_unlimited:
             return await proceed(inference)
-        gate: Gate = state.setdefault("limit", Gate())
-        permit = await gate.enter(inference.request.owner, limits)
+        controller: AdmissionController = state.setdefault("limit", AdmissionController())
+        permit = await controller.acquire(inference.request.owner, limits)
         try:
             events = await proceed(inference)
         except BaseException:
             permit.release()
             raise
-        events.hold(permit.release)
+        events.add_cleanup(permit.release)
         return events
 
 
 def create(options: Mapping[str, Any], context: Context) -> Limit:
-    check(options, NoOptions)
+    validate(options, NoOptions)
     return Limit(context)

@@ -1,4 +1,4 @@
-"""normalize_envelope: the last stage. A provider's reply becomes events: its text as it comes, then the envelope."""
+"""normalize_envelope: the last stage. Turn a provider's response into events: its chunks, then the envelope."""
 
 from __future__ import annotations
 
@@ -10,119 +10,124 @@ from typing import Any
 from pipeline.errors import ForgelineError
 from pipeline.messages import (
     Event,
-    Events,
+    EventStream,
     Failure,
+    Finish,
     Inference,
     Result,
-    Stop,
     StopReason,
     ToolCall,
-    ToolCallPiece,
+    ToolCallDelta,
     Usage,
     summarize,
 )
-from pipeline.schema import NoOptions, check
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Context, Proceed
 
 
 class NormalizeEnvelope:
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        return Events(_tell(inference), inference.call.reply.aclose)
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        return EventStream(_stream_events(inference), inference.call.response.aclose)
 
 
-async def _tell(inference: Inference) -> AsyncGenerator[Sequence[Event], None]:
+async def _stream_events(inference: Inference) -> AsyncGenerator[Sequence[Event], None]:
     texts: list[str] = []
-    pieces: list[ToolCallPiece] = []
+    deltas: list[ToolCallDelta] = []
     usage: Usage | None = None
     reason: StopReason = "other"
     try:
-        async for batch in inference.call.reply:
-            told: list[Event] = []
+        async for batch in inference.call.response:
+            events: list[Event] = []
             for part in batch:
                 if isinstance(part, str):
                     texts.append(part)
-                    told.append(part)
-                elif isinstance(part, ToolCallPiece):
-                    if inference.request.tools:  # who gave no tools is told text alone
-                        pieces.append(part)
-                        told.append(part)
+                    events.append(part)
+                elif isinstance(part, ToolCallDelta):
+                    if inference.request.tools:  # a client that sent no tools gets text only
+                        deltas.append(part)
+                        events.append(part)
                 elif isinstance(part, Usage):
                     usage = part
-                elif isinstance(part, Stop):
+                elif isinstance(part, Finish):
                     reason = part.reason
-            if told:
-                yield told
+            if events:
+                yield events
     except ForgelineError as error:
-        yield [Failure(inference.asked, error.again())]
+        yield [Failure(inference.requested_model, error.without_traceback())]
         return
-    ended, calls = time.monotonic(), _join(pieces)
-    if reason == "tool_use" or (calls and reason == "end_turn"):  # some say `stop` where a tool was prescribed
+    ended_at, calls = time.monotonic(), _join_tool_calls(deltas)
+    if reason == "tool_use" or (calls and reason == "end_turn"):  # some upstreams say `stop` when a tool was required
         reason = "tool_use" if calls else "other"
-    yield [Result(inference.asked, envelope(inference, "".join(texts), reason, usage, ended), calls)]
+    yield [Result(inference.requested_model, build_envelope(inference, "".join(texts), reason, usage, ended_at), calls)]
 
 
-def _join(pieces: Iterable[ToolCallPiece]) -> tuple[ToolCall, ...]:
-    calls: dict[int, list[ToolCallPiece]] = {}
-    for piece in pieces:
-        calls.setdefault(piece.index, []).append(piece)
+def _join_tool_calls(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    deltas_by_index: dict[int, list[ToolCallDelta]] = {}
+    for delta in deltas:
+        deltas_by_index.setdefault(delta.index, []).append(delta)
     return tuple(
-        ToolCall(first.id, first.name, "".join(piece.arguments for piece in (first, *rest)))
-        for first, *rest in calls.values()
+        ToolCall(first.id, first.name, "".join(delta.arguments for delta in (first, *rest)))
+        for first, *rest in deltas_by_index.values()
     )
 
 
-def envelope(inference: Inference, text: str, reason: StopReason, usage: Usage | None, ended: float) -> dict[str, Any]:
-    """The answer that a client gets. `ended` is when the upstream's last byte had come (monotonic seconds)."""
-    request, route, call = inference.request, inference.route, inference.call
-    asked = request.summary
-    sent = _sent(inference)
+def build_envelope(
+    inference: Inference, text: str, reason: StopReason, usage: Usage | None, ended_at: float
+) -> dict[str, Any]:
+    """The envelope, a client's answer. `ended_at` is when the upstream's last byte came (monotonic seconds)."""
+    request, target, call = inference.request, inference.target, inference.call
+    changed = _changed_fields(inference)
     metadata: dict[str, Any] = {
         "request_id": request.request_id,
-        "model": route.model,
-        "provider": route.preset.provider,
-        "time_to_first_token_ms": _milliseconds(call.first_chunk - request.received) if call.reply.streamed else None,
+        "model": target.model,
+        "provider": target.preset.provider,
+        "time_to_first_token_ms": _to_milliseconds(call.first_chunk_at - request.received_at)
+        if call.response.streamed
+        else None,
     }
-    if inference.model != inference.asked:
-        metadata["fallback_from"] = inference.asked
-    if sent:
-        metadata["sent"] = sent
+    if inference.model != inference.requested_model:
+        metadata["fallback_from"] = inference.requested_model
+    if changed:
+        metadata["sent"] = changed
     now = time.monotonic()
-    metadata["duration_ms"] = _milliseconds(now - request.received)
-    metadata["overhead_ms"] = _milliseconds(call.began - request.received - sum(inference.failed_calls) + now - ended)
+    metadata["duration_ms"] = _to_milliseconds(now - request.received_at)
+    metadata["overhead_ms"] = _to_milliseconds(
+        call.started_at - request.received_at - sum(inference.failed_call_seconds) + now - ended_at
+    )
     return {
         "time": datetime.now(UTC).isoformat(),
-        "request": asked,
+        "request": request.summary,
         "response": {
-            "id": call.reply.id or f"msg_{request.request_id}",
-            "model": call.reply.model or route.preset.model,
+            "id": call.response.id or f"msg_{request.request_id}",
+            "model": call.response.model or target.preset.model,
             "content": [{"type": "text", "text": text}],
             "stop_reason": reason,
-            "usage": _tokens(usage or Usage(None, None)),
+            "usage": _usage_fields(usage or Usage(None, None)),
         },
         "metadata": metadata,
     }
 
 
-def _tokens(usage: Usage) -> dict[str, int | None]:
-    """Those of the provider's cache only where it tells them."""
-    cached = {"cache_read_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
-    told = {name: tokens for name, tokens in cached.items() if tokens is not None}
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, **told}
+def _usage_fields(usage: Usage) -> dict[str, int | None]:
+    """The token counts; those of the provider's cache only if it reports them."""
+    cache_tokens = {"cache_read_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    reported = {name: tokens for name, tokens in cache_tokens.items() if tokens is not None}
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, **reported}
 
 
-def _sent(inference: Inference) -> dict[str, Any]:
-    """What was sent otherwise than it was asked."""
+def _changed_fields(inference: Inference) -> dict[str, Any]:
+    """The fields of the request that were sent to the model with another value than the client's."""
     request, parameters = inference.request, inference.parameters
     if inference.messages == request.messages and parameters == request.parameters:
         return {}
-    sent = summarize(inference.messages, request.media_type, parameters)
-    return {key: value for key, value in sent.items() if value != request.summary[key]}
+    sent_summary = summarize(inference.messages, request.media_type, parameters)
+    return {key: value for key, value in sent_summary.items() if value != request.summary[key]}
 
 
-def _milliseconds(seconds: float) -> float:
+def _to_milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
 def create(options: Mapping[str, Any], context: Context) -> NormalizeEnvelope:
-    check(options, NoOptions)
+    validate(options, NoOptions)
     return NormalizeEnvelope()

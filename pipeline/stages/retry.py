@@ -1,4 +1,4 @@
-"""retry: a call that failed before its first chunk, in a way that may pass, is made again a moment later."""
+"""retry: repeat a call that failed before its first chunk with a retryable error, after a delay."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import structlog
 
 from pipeline.errors import ForgelineError
-from pipeline.messages import Events, Inference
-from pipeline.presets import Retrying
-from pipeline.schema import NoOptions, check
+from pipeline.messages import EventStream, Inference
+from pipeline.presets.models import RetryPolicy
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Context, Proceed
 
 log = structlog.get_logger(__name__)
@@ -23,36 +23,42 @@ class Retry:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
-        policy, model = inference.route.preset.retry, inference.route.model
-        began = time.monotonic()
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        policy, model = inference.target.preset.retry, inference.target.model
+        started_at = time.monotonic()
         attempt = 1
         while True:
             try:
                 return await proceed(inference)
             except ForgelineError as error:
-                pause = pause_before_next(error, attempt, policy)
-                if pause is None or time.monotonic() - began + pause > policy.deadline:
+                delay = retry_delay(error, attempt, policy)
+                if delay is None or time.monotonic() - started_at + delay > policy.deadline:
                     raise
-                log.info("retry", request_id=inference.request.request_id, model=model, code=error.code, pause=pause)
-            self._context.tally(model).retries += 1
+                log.info(
+                    "retry_scheduled",
+                    request_id=inference.request.request_id,
+                    model=model,
+                    code=error.code,
+                    delay=delay,
+                )
+            self._context.counters(model).retries += 1
             attempt += 1
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
 
 
-def pause_before_next(error: ForgelineError, attempt: int, policy: Retrying) -> float | None:
-    """Seconds to wait before the call is made again; None where it should not be.
+def retry_delay(error: ForgelineError, attempt: int, policy: RetryPolicy) -> float | None:
+    """Seconds until the next attempt; None if there must be none.
 
-    What the upstream says of its own time holds. Otherwise a random part of an exponentially growing span, so that
-    those who failed together don't come back together (AWS Architecture Blog: exponential backoff and jitter).
+    The upstream's own Retry-After wins. Otherwise the delay is a random part of an exponentially growing interval, so
+    that calls that failed together are not repeated together (AWS Architecture Blog: exponential backoff and jitter).
     """
     if not error.retryable or attempt >= policy.attempts:
         return None
     if error.retry_after is not None:
         return error.retry_after
-    return random.uniform(0, policy.backoff * 2 ** (attempt - 1))  # noqa: S311 - spreads load, hides nothing
+    return random.uniform(0, policy.backoff * 2 ** (attempt - 1))  # noqa: S311 - not for cryptography
 
 
 def create(options: Mapping[str, Any], context: Context) -> Retry:
-    check(options, NoOptions)
+    validate(options, NoOptions)
     return Retry(context)

@@ -1,4 +1,4 @@
-"""route_model: the name that was asked for becomes a model's preset, and the request what that model takes."""
+"""route_model: look up the preset of the requested model, and adapt the parameters to what the model accepts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import InvalidRequest, Unavailable, UnknownModel
-from pipeline.messages import Events, Inference, Parameters, Route
-from pipeline.presets import ModelPreset
-from pipeline.schema import NoOptions, check
+from pipeline.messages import EventStream, Inference, ModelTarget, Parameters
+from pipeline.presets.models import ModelPreset
+from pipeline.presets.schema import NoOptions, validate
 from pipeline.stage import Context, Proceed
 
 
@@ -17,7 +17,7 @@ class RouteModel:
     def __init__(self, context: Context) -> None:
         self._providers = context.providers
 
-    async def __call__(self, inference: Inference, proceed: Proceed) -> Events:
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
         preset = inference.models.get(inference.model)
         if preset is None:
             raise UnknownModel(f"No preset defines a model {inference.model!r}; GET /api/models lists them.")
@@ -26,21 +26,24 @@ class RouteModel:
                 f"The model {inference.model!r} needs the provider {preset.provider!r}, which is not installed here."
             )
         parameters = fit_parameters(inference.parameters, inference.model, preset)
-        return await proceed(replace(inference, routed=Route(inference.model, preset), parameters=parameters))
+        return await proceed(
+            replace(inference, selected_target=ModelTarget(inference.model, preset), parameters=parameters)
+        )
 
 
-def fit_parameters(asked: Parameters, model: str, preset: ModelPreset) -> Parameters:
-    """The parameters that this model is sent. Raises InvalidRequest for a temperature above its maximum."""
-    if asked.temperature is not None and asked.temperature > preset.limits.temperature:
+def fit_parameters(parameters: Parameters, model: str, preset: ModelPreset) -> Parameters:
+    """The parameters to send to this model. Raises InvalidRequest for a temperature above its maximum."""
+    temperature, max_temperature = parameters.temperature, preset.limits.temperature
+    if temperature is not None and temperature > max_temperature:
         raise InvalidRequest(
-            f"temperature: the model {model!r} takes at most {preset.limits.temperature:g}, not {asked.temperature:g}."
+            f"temperature: the model {model!r} takes at most {max_temperature:g}, not {temperature:g}."
         )
     changes: dict[str, Any] = {name: () if name == "stop" else None for name in preset.refuses}
-    if asked.max_tokens > preset.limits.max_tokens:
+    if parameters.max_tokens > preset.limits.max_tokens:
         changes["max_tokens"] = preset.limits.max_tokens
-    return replace(asked, **changes) if changes else asked
+    return replace(parameters, **changes) if changes else parameters
 
 
 def create(options: Mapping[str, Any], context: Context) -> RouteModel:
-    check(options, NoOptions)
+    validate(options, NoOptions)
     return RouteModel(context)

@@ -1,6 +1,7 @@
-"""A worker that reads what is written in a picture: a file's bytes come in, and lines of text go out.
+"""The OCR helper process: the bytes of an image file come in, and its lines of text go out.
 
-Asked `{data}`, it answers `{lines}`, from top to bottom, or `{error}`: `undecodable` or `memory`.
+{id, do: load}          {id} once the OCR engine is loaded
+{id, do: read, data}    {id, lines} from top to bottom, or {id, error}: `undecodable` or `memory`
 """
 
 from __future__ import annotations
@@ -10,45 +11,45 @@ from functools import cache
 from typing import Any
 
 from pipeline.workers.child import serve
-from pipeline.workers.pictures import load, opaque
+from pipeline.workers.pictures import flatten, load_image
 
-MEMORY = 3 * 1024 * 1024 * 1024  # a page takes 1.3 GB of address space, most of it the libraries'
+MEMORY_LIMIT = 3 * 1024 * 1024 * 1024  # bytes of address space; most of what a page takes is the libraries'
 MAX_PIXELS = 4_000_000  # a page of text at 150 dpi is 2 million
-LONGER_SIDE = 1280  # what text is looked for in; without it, a line of 1 x 500 pixels is blown up to many gigabytes
+MAX_LONGER_SIDE = 1280  # pixels for text detection; without it, a line of 1 x 500 pixels is scaled up to gigabytes
 THREADS = 2
 
 
 @cache
 def _engine() -> Any:
-    # One thread for each core of a large machine would use up the address space before the first picture.
+    # One thread per core of a large machine would use up the address space before the first image.
     os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS=str(THREADS))
-    from rapidocr import RapidOCR  # noqa: PLC0415 - loads for a second, so after the limits and only when asked
+    from rapidocr import RapidOCR  # noqa: PLC0415 - slow to import, so only when needed and under the limits
 
     return RapidOCR(
         params={
             "Global.log_level": "critical",
             "Det.limit_type": "max",
-            "Det.limit_side_len": LONGER_SIDE,
+            "Det.limit_side_len": MAX_LONGER_SIDE,
             "EngineConfig.onnxruntime.intra_op_num_threads": THREADS,
         }
     )
 
 
-def answer(message: dict[str, Any]) -> dict[str, Any]:
+def handle(message: dict[str, Any]) -> dict[str, Any]:
     if message["do"] == "load":
         _engine()
         return {}
-    import numpy  # noqa: PLC0415 - comes with the engine
+    import numpy  # noqa: PLC0415 - installed with the engine
 
     try:
-        picture = load(message["data"], MAX_PIXELS)
+        image = load_image(message["data"], MAX_PIXELS)
     except MemoryError:
         raise
     except Exception:  # a broken file makes Pillow raise almost anything
         return {"error": "undecodable"}
-    blue_green_red = numpy.asarray(opaque(picture).convert("RGB"))[:, :, ::-1]
-    return {"lines": list(_engine()(blue_green_red).txts or ())}
+    bgr_pixels = numpy.asarray(flatten(image).convert("RGB"))[:, :, ::-1]
+    return {"lines": list(_engine()(bgr_pixels).txts or ())}
 
 
 if __name__ == "__main__":
-    serve(answer, MEMORY)
+    serve(handle, MEMORY_LIMIT)

@@ -1,1 +1,1 @@
-"""The command line: a program of its own that talks to a server over HTTP, and knows nothing of its inside."""
+"""The command line: a separate program that talks to a server over HTTP and imports nothing of it but `run`."""

@@ -1,12 +1,12 @@
-"""What can go wrong between a client and a server, each with the exit code that a script sees.
+"""Errors between a client and a server, each with the exit code that a script sees.
 
 ClientError
-├── Misused         what was typed can't be done
-├── Refused         the server answered, with an error
-├── Failed          the work was done, and did not succeed
-└── Unreachable     no server answers
-    └── Lost        the connection broke while a server was asked
-        └── TimedOut
+├── UsageError              the command line or an input file is invalid
+├── ApiError                the server answered with an error
+├── OperationFailed         the operation ran and did not succeed
+└── ServerUnreachable       no server answers
+    └── ConnectionLost      the connection broke during a request
+        └── ResponseTimeout
 """
 
 from __future__ import annotations
@@ -16,56 +16,56 @@ from typing import Any
 
 OK = 0
 FAILED = 1
-MISUSED = 2
+USAGE_ERROR = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
 class ClientError(Exception):
-    """Its message is a sentence that the person at the terminal can act on."""
+    """Base of all. The message is a sentence that the person at the terminal can act on."""
 
     exit_code = FAILED
     code = "failed"
 
-    def described(self) -> dict[str, Any]:
-        """As --json tells it."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the error as `--json` prints it."""
         return {"error": str(self), "code": self.code}
 
 
-class Misused(ClientError):
-    exit_code = MISUSED
+class UsageError(ClientError):
+    exit_code = USAGE_ERROR
     code = "usage"
 
 
-class Failed(ClientError):
+class OperationFailed(ClientError):
     pass
 
 
-class Refused(ClientError):
-    """An answer that is an error. `status` is HTTP's; `retry_after` is in seconds; `body` is the whole answer."""
+class ApiError(ClientError):
+    """An error response. `status` is the HTTP status, `retry_after` is in seconds, `body` is the whole body."""
 
     def __init__(self, status: int, body: Mapping[str, Any], retry_after: float | None = None) -> None:
-        # OpenAI's shape has an object where ours has a sentence.
-        told = body["error"] if isinstance(body.get("error"), Mapping) else body
-        super().__init__(str(told.get("message") or told.get("error") or f"The server answered {status}."))
+        # In OpenAI's format `error` is an object, in ours a sentence.
+        details = body["error"] if isinstance(body.get("error"), Mapping) else body
+        super().__init__(str(details.get("message") or details.get("error") or f"The server answered {status}."))
         self.status = status
-        self.code = str(told.get("code") or told.get("type") or status)
+        self.code = str(details.get("code") or details.get("type") or status)
         self.retry_after = retry_after
         self.body = body
 
-    def described(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         return dict(self.body)
 
 
-class Unreachable(ClientError):
+class ServerUnreachable(ClientError):
     exit_code = UNREACHABLE
     code = "unreachable"
 
 
-class Lost(Unreachable):
+class ConnectionLost(ServerUnreachable):
     code = "connection_lost"
 
 
-class TimedOut(Lost):
+class ResponseTimeout(ConnectionLost):
     code = "timed_out"

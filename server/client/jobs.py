@@ -1,4 +1,4 @@
-"""Deploy jobs: begun, followed, stopped."""
+"""Deploy and destroy jobs: submit, follow and cancel them, and print their logs."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from server.client.api import EVENTS, Api, Event, Request, posting
-from server.client.errors import FAILED, MISUSED, OK, ClientError, Failed, Refused
-from server.client.following import Patience, follow, follow_bytes, insist
+from server.client.api import ACCEPT_SSE, ApiClient, Event, Request, json_post
+from server.client.errors import FAILED, OK, USAGE_ERROR, ApiError, ClientError, OperationFailed
 from server.client.output import Output
-from server.client.progress import JobBar
+from server.client.progress import JobProgressBar
+from server.client.reconnect import ReconnectPolicy, follow_bytes, follow_events, request_with_retry
 
-LOOK = 1.0  # seconds between two looks at how far a job has come
-JOBS = "/api/hyperpod/jobs"
+PROGRESS_POLL_INTERVAL = 1.0  # seconds
+JOBS_PATH = "/api/hyperpod/jobs"
 
 
-class Unconfirmed(ClientError):
-    """The server wants the name of the stack that would go; its sentence says which."""
+class ConfirmationRequired(ClientError):
+    """The server requires the name of the stack that the job would destroy; the message contains it."""
 
-    exit_code = MISUSED
+    exit_code = USAGE_ERROR
     code = "unconfirmed"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A job to begin. `dry_run` is None where the server's own default holds; `confirm` is the stack's name."""
+class JobSubmission:
+    """A job to submit. `action` is "deploy" or "destroy"; `dry_run` None means the server's default.
+
+    `confirm` is the name of the stack that a live destroy deletes.
+    """
 
     action: str
     preset: str
@@ -37,118 +40,128 @@ class Wanted:
     overrides: Mapping[str, Any]
     confirm: str | None = None
 
-    def request(self) -> Request:
+    def create_request(self) -> Request:
         optional = {"dry_run": self.dry_run, "confirm": self.confirm}
-        given = {name: value for name, value in optional.items() if value is not None}
-        body = {"preset": self.preset, "overrides": self.overrides, **given}
-        # With a key of its own a request can be sent again where its answer was lost: it begins one job.
-        return posting(f"/api/hyperpod/{self.action}", body, Idempotency_Key=str(uuid.uuid4()))
+        present = {name: value for name, value in optional.items() if value is not None}
+        body = {"preset": self.preset, "overrides": self.overrides, **present}
+        # The key makes a retry after a lost response safe: the server starts one job for it.
+        return json_post(f"/api/hyperpod/{self.action}", body, Idempotency_Key=str(uuid.uuid4()))
 
 
-async def begin(api: Api, output: Output, wanted: Wanted, patience: Patience, *, watch: bool) -> int:
-    """Begins a job; with `watch`, follows it to its end. Raises Unconfirmed."""
+async def submit_job(
+    api: ApiClient, output: Output, submission: JobSubmission, reconnect: ReconnectPolicy, *, follow: bool
+) -> int:
+    """Submit a job; with `follow`, follow its log to its end. Raises ConfirmationRequired."""
     try:
-        job = (await insist(api, wanted.request(), patience))["job"]
-    except Refused as error:
-        if wanted.confirm is None and str(error).startswith("confirm"):
-            raise Unconfirmed(str(error)) from error
+        job = (await request_with_retry(api, submission.create_request(), reconnect))["job"]
+    except ApiError as error:
+        if submission.confirm is None and str(error).startswith("confirm"):
+            raise ConfirmationRequired(str(error)) from error
         raise
     kind = f"dry run of {job['action']}" if job["dry_run"] else job["action"]
-    output.say(f"job {job['job_id']}: {kind} {job['preset']}, stack {job['stack_name']} in {job['region']}")
-    if watch:
-        return await watch_job(api, output, job["job_id"], None, patience)
+    output.print_message(f"job {job['job_id']}: {kind} {job['preset']}, stack {job['stack_name']} in {job['region']}")
+    if follow:
+        return await follow_log(api, output, job["job_id"], None, reconnect)
     if output.json:
-        output.document(job)
+        output.write_json(job)
     else:
         output.write(f"{job['job_id']}\n")
     return OK
 
 
-async def cancel(api: Api, output: Output, job_id: str, patience: Patience) -> int:
-    answer = await insist(api, posting(_address(job_id, "/cancel"), {}), patience)
+async def cancel_job(api: ApiClient, output: Output, job_id: str, reconnect: ReconnectPolicy) -> int:
+    response = await request_with_retry(api, json_post(_job_path(job_id, "/cancel"), {}), reconnect)
     if output.json:
-        output.document(answer["job"])
+        output.write_json(response["job"])
     else:
-        output.say(f"job {job_id} is being cancelled; `forgeline logs -f {job_id}` follows it to its end")
+        output.print_message(f"job {job_id} is being cancelled; `forgeline logs -f {job_id}` follows it to its end")
     return OK
 
 
-async def show_logs(api: Api, output: Output, job_id: str, tail: int | None, patience: Patience) -> int:
-    """The log as it is now."""
+async def print_log(api: ApiClient, output: Output, job_id: str, tail: int | None, reconnect: ReconnectPolicy) -> int:
+    """Print the log up to now; with `tail`, only so many last lines."""
     if output.json or tail is not None:
         params = {} if tail is None else {"tail": str(tail)}
-        found = (await insist(api, Request("GET", _address(job_id, "/logs"), params), patience))["logs"]
-        output.document(found) if output.json else output.write_bytes(found["logs"].encode())
+        response = await request_with_retry(api, Request("GET", _job_path(job_id, "/logs"), params), reconnect)
+        logs = response["logs"]
+        output.write_json(logs) if output.json else output.write_bytes(logs["logs"].encode())
         return OK
 
     def request_from(offset: int) -> Request:
-        return Request("GET", _address(job_id, "/logs"), {"from": str(offset)}, {"Accept": "text/plain"})
+        return Request("GET", _job_path(job_id, "/logs"), {"from": str(offset)}, {"Accept": "text/plain"})
 
-    async with aclosing(follow_bytes(api, request_from, patience)) as pieces:
-        async for piece in pieces:
-            output.write_bytes(piece)
+    async with aclosing(follow_bytes(api, request_from, reconnect)) as chunks:
+        async for chunk in chunks:
+            output.write_bytes(chunk)
     return OK
 
 
-async def watch_job(api: Api, output: Output, job_id: str, tail: int | None, patience: Patience) -> int:
-    """The log as it grows, to the end of the job. FAILED where that is another than `succeeded`."""
-    at = {"from": "0"} if tail is None else {"tail": str(tail)}
+async def follow_log(api: ApiClient, output: Output, job_id: str, tail: int | None, reconnect: ReconnectPolicy) -> int:
+    """Print the log as it grows, until the job ends. Returns FAILED unless the job succeeded."""
+    position = {"from": "0"} if tail is None else {"tail": str(tail)}
     job: Event | None = None
 
-    def request() -> Request:
-        return Request("GET", _address(job_id, "/logs"), at, EVENTS)
+    def resume() -> Request:
+        return Request("GET", _job_path(job_id, "/logs"), position, ACCEPT_SSE)
 
     try:
-        async with _bar(api, output, job_id) as bar, aclosing(follow(api, request(), request, patience)) as events:
+        async with (
+            _progress_bar(api, output, job_id) as bar,
+            aclosing(follow_events(api, resume(), resume, reconnect)) as events,
+        ):
             async for event in events:
                 if output.json:
-                    output.document(event)
+                    output.write_json(event)
                 match event["type"]:
                     case "log":
-                        at = {"from": str(event["next_offset"])}
-                        bar.write(event["text"])
+                        position = {"from": str(event["next_offset"])}
+                        bar.write_log(event["text"])
                     case "job":
                         job = event
                     case "error":
-                        raise Failed(event["error"])
+                        raise OperationFailed(event["error"])
     except asyncio.CancelledError:
-        output.say(f"The job goes on: `forgeline logs -f {job_id}` follows it, `forgeline cancel {job_id}` stops it.")
+        output.print_message(
+            f"The job goes on: `forgeline logs -f {job_id}` follows it, `forgeline cancel {job_id}` stops it."
+        )
         raise
-    return _conclude(output, job or {})
+    return _print_result(output, job or {})
 
 
-def _conclude(output: Output, job: Mapping[str, Any]) -> int:
+def _print_result(output: Output, job: Mapping[str, Any]) -> int:
     if output.json:
         return OK if job.get("status") == "succeeded" else FAILED
     result = job.get("result") or {}
     if job.get("status") != "succeeded":
         reason = f": {result['error']}" if result.get("error") else "."
-        output.fail(Failed(f"The job ended as {job.get('status')}{reason}"))
+        output.print_error(OperationFailed(f"The job ended as {job.get('status')}{reason}"))
         return FAILED
-    output.say(f"job {job['job_id']} succeeded after {result.get('duration_seconds', 0):.0f} s")
+    output.print_message(f"job {job['job_id']} succeeded after {result.get('duration_seconds', 0):.0f} s")
     for name, value in result.get("outputs", {}).items():
-        output.say(f"  {name} = {value}")
+        output.print_message(f"  {name} = {value}")
     return OK
 
 
 @asynccontextmanager
-async def _bar(api: Api, output: Output, job_id: str) -> AsyncIterator[JobBar]:
-    """Where the log is shown; on a terminal, above a bar that says how far the job has come."""
-    with JobBar(output) as bar:
-        looking = asyncio.create_task(_look(api, job_id, bar), name="look") if bar.is_shown else None
+async def _progress_bar(api: ApiClient, output: Output, job_id: str) -> AsyncIterator[JobProgressBar]:
+    """A log with its bar; at a terminal, a task polls the job's progress while the context is open."""
+    with JobProgressBar(output) as bar:
+        polling = (
+            asyncio.create_task(_poll_progress(api, job_id, bar), name="poll_progress") if bar.is_visible else None
+        )
         try:
             yield bar
         finally:
-            if looking is not None:
-                looking.cancel()
+            if polling is not None:
+                polling.cancel()
 
 
-async def _look(api: Api, job_id: str, bar: JobBar) -> None:
+async def _poll_progress(api: ApiClient, job_id: str, bar: JobProgressBar) -> None:
     while True:
-        with suppress(ClientError):  # whoever follows the log tells it, or waits
-            bar.update((await api.get(_address(job_id)))["job"])
-        await asyncio.sleep(LOOK)
+        with suppress(ClientError):  # the task that follows the log reports it, or reconnects
+            bar.update((await api.get(_job_path(job_id)))["job"])
+        await asyncio.sleep(PROGRESS_POLL_INTERVAL)
 
 
-def _address(job_id: str, rest: str = "") -> str:
-    return f"{JOBS}/{quote(job_id, safe='')}{rest}"
+def _job_path(job_id: str, suffix: str = "") -> str:
+    return f"{JOBS_PATH}/{quote(job_id, safe='')}{suffix}"

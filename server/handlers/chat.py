@@ -1,4 +1,4 @@
-"""What the addresses in the shape of others share: a chat becomes a stream, and its events an answer of that shape."""
+"""What OpenAI's and Anthropic's APIs share: a chat becomes a stream, and its events an answer in their format."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.messages import Result
-from pipeline.streams import Record
-from server import wire
+from pipeline.streams import StreamRecord
+from server.compat.chat import ParsedChatRequest
 from server.handlers.inference import InferenceHandler
-from server.shapes.chat import AskedChat
+from server.inference import encoders
 
 
 class ChatHandler(InferenceHandler):
-    """Whether the answer streams is said in the body, as these APIs have it, whatever `Accept` says."""
+    """A handler of these APIs: a field of the body, not `Accept`, decides whether the answer streams."""
 
-    async def answer(self, asked: AskedChat, encoder: wire.Encoder[Record], whole: Callable[[Result], Any]) -> None:
-        stream = self.services.streams.open(asked.request, asked.models, owner=self.owner, kept=False)
-        if asked.streaming:
-            await self.send_events(stream, wire.SSE, encoder)
+    async def send_answer(
+        self, parsed: ParsedChatRequest, encoder: encoders.Encoder[StreamRecord], to_body: Callable[[Result], Any]
+    ) -> None:
+        stream = self.services.streams.open(parsed.request, parsed.models, owner=self.owner, retain=False)
+        if parsed.is_streaming:
+            await self.send_events(stream, encoders.SSE, encoder)
         else:
-            self.send(whole(await self.result(stream)))
+            self.send_body(to_body(await self.wait_for_result(stream)))

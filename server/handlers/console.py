@@ -1,7 +1,7 @@
-"""The console's files, at `/` and `/static/…`: the one thing here that is for eyes.
+"""The console's files, at `/` and `/static/…`.
 
-Only the files that are there at start can be asked for, so no address can name another; what they hold is read each
-time, so that an edit counts at once.
+Only files that exist at the start are served, so no path can name another one. Their content is read for each request,
+so that an edit takes effect at once.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pipeline.errors import NotFound
 from server.handlers.base import ApiHandler
 
 ROOT = Path(__file__).resolve().parent.parent / "static"
-TYPES = {
+CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-OTHERS = ROOT / "docs"  # the page of the API, which has a handler of its own
+DOCS_FOLDER = ROOT / "docs"  # the API's page has a handler of its own
 FILES = {
     path.relative_to(ROOT).as_posix(): path
     for path in ROOT.rglob("*")
-    if path.suffix in TYPES and not path.is_relative_to(OTHERS)
+    if path.suffix in CONTENT_TYPES and not path.is_relative_to(DOCS_FOLDER)
 }
 
-# Nothing that a model, a log or a preset says can become a script, a style, a frame or a call to another place.
-POLICY = "; ".join(
+# No text of a model, a log or a preset can become a script, a style, a frame or a request to another site.
+CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -45,9 +45,9 @@ POLICY = "; ".join(
 
 
 class ConsoleHandler(ApiHandler):
-    """The page itself needs no key: what it asks for does. `path`: of the file, relative to the folder."""
+    """Serves the page without a key: its requests to the API need one. `path` is relative to the folder."""
 
-    address = "/static/{path}"
+    route_template = "/static/{path}"
     needs_key = False
 
     def compute_etag(self) -> str | None:
@@ -58,11 +58,11 @@ class ConsoleHandler(ApiHandler):
             raise NotFound("There is nothing at this address.")
         file = FILES[path]
         content = file.read_bytes()
-        self.set_header("Content-Type", TYPES[file.suffix])
-        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Content-Type", CONTENT_TYPES[file.suffix])
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.set_header("Cache-Control", "no-cache")  # kept, and asked about each time: an upgrade shows at once
+        self.set_header("Cache-Control", "no-cache")  # cached, and revalidated each time: an upgrade shows at once
         self.finish(content)
 
     head = get

@@ -1,27 +1,27 @@
-"""GET /api/emd/models and /api/emd/status: the models that EMD can deploy, and how each deployment stands."""
+"""GET /api/emd/models and /api/emd/status: the models that EMD can deploy, and the status of each deployment."""
 
 from __future__ import annotations
 
-from server import wire
-from server.catalogue import list_emd_deployments, list_emd_models
 from server.handlers.base import ApiHandler
+from server.inference import encoders
+from server.inference.views import list_emd_deployments, list_emd_models
 
 
 class EmdModelsHandler(ApiHandler):
-    """What can be deployed, and by which line. AWS is not asked."""
+    """The models that can be deployed, and the command that deploys each, without a request to AWS."""
 
-    address = "/api/emd/models"
+    route_template = "/api/emd/models"
 
     async def get(self) -> None:
-        kind = self.negotiate(wire.JSON, wire.MSGPACK)
-        self.send({"models": list_emd_models(self.services.runtime)}, kind)
+        kind = self.negotiate(encoders.JSON, encoders.MSGPACK)
+        self.send_body({"models": list_emd_models(self.services.runtime)}, kind)
 
 
 class EmdStatusHandler(ApiHandler):
-    """Waits only for the first look at a region."""
+    """The status of each deployment. Waits only for the first discovery of a region."""
 
-    address = "/api/emd/status"
+    route_template = "/api/emd/status"
 
     async def get(self) -> None:
-        kind = self.negotiate(wire.JSON, wire.MSGPACK)
-        self.send({"models": await list_emd_deployments(self.services.runtime)}, kind)
+        kind = self.negotiate(encoders.JSON, encoders.MSGPACK)
+        self.send_body({"models": await list_emd_deployments(self.services.runtime)}, kind)

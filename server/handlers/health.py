@@ -1,4 +1,4 @@
-"""Whether the server lives, and whether it takes work: for load balancers and supervisors."""
+"""Liveness and readiness, for load balancers and supervisors."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from server.handlers.base import ApiHandler
 
 
 class HealthHandler(ApiHandler):
-    address = "/healthz"
-    open_to_all = True
+    route_template = "/healthz"
+    public = True
 
     def get(self) -> None:
-        self.send({"status": "ok"})
+        self.send_body({"status": "ok"})
 
 
 class ReadyHandler(ApiHandler):
-    address = "/readyz"
-    open_to_all = True
+    route_template = "/readyz"
+    public = True
 
     def get(self) -> None:
         if not self.services.ready:
             raise Unavailable("The server is starting, or shutting down.")
-        self.send({"status": "ready"})
+        self.send_body({"status": "ready"})

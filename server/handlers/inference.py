@@ -1,4 +1,4 @@
-"""Inference: one model or several, one answer or its events as they come."""
+"""Inference: one model or several; one body, or events as they come."""
 
 from __future__ import annotations
 
@@ -11,105 +11,108 @@ from tornado.iostream import StreamClosedError
 
 from pipeline.errors import InvalidRequest, ModelNotDeployed, UnknownModel
 from pipeline.messages import Failure, InferenceRequest, Result
-from pipeline.streams import Record, Stream
-from server import wire
-from server.accesslog import describe_stream
-from server.delivery import deliver, opening, outcomes
-from server.errors import ClientLeft, describe
+from pipeline.streams import Stream, StreamRecord
+from server.errors import ClientDisconnected, error_fields
+from server.fast import chunked_writer
 from server.handlers.base import ApiHandler
-from server.requests import Arrival, Asked, parse_inference, parse_multi_inference
-from server.sinks import ChunkedSink
+from server.inference import encoders
+from server.inference.delivery import collect_outcomes, deliver, read_opening
+from server.inference.parsing import ParsedRequest, RequestContext, parse_inference, parse_multi_inference
+from server.observability.logs import outcome_fields
 
-A = TypeVar("A", bound=Asked)
+ParsedT = TypeVar("ParsedT", bound=ParsedRequest)
 
 
 class InferenceHandler(ApiHandler):
-    """What the addresses of inference share: a request becomes a stream, and its events an answer."""
+    """A handler that turns a request into a stream, and the stream's events into an answer."""
 
-    def read(self, parse: Callable[[Any, Arrival, int], A]) -> A:
+    def parse_body(self, parse: Callable[[Any, RequestContext, int], ParsedT]) -> ParsedT:
         if "Last-Event-ID" in self.request.headers:
             raise InvalidRequest("A POST begins a new stream; to resume one, GET /api/streams/{stream_id}.")
-        asked = parse(self.body(), self.arrival, self.services.options.max_frames)
-        self.summary = asked.request.summary
-        return asked
+        parsed = parse(self.read_body(), self.request_context, self.services.options.max_frames)
+        self.request_summary = parsed.request.summary
+        return parsed
 
     def initialize(self) -> None:
         super().initialize()
         self.stream: Stream | None = None
 
     def log_fields(self) -> dict[str, Any]:
-        return {} if self.stream is None else {"models": describe_stream(self.stream)}
+        return {} if self.stream is None else {"models": outcome_fields(self.stream)}
 
-    async def result(self, stream: Stream) -> Result:
-        """The whole answer of a stream that has one model. Raises what that failed with."""
+    async def wait_for_result(self, stream: Stream) -> Result:
+        """The whole answer of a stream that has one model. Raises the model's error."""
         self.stream = stream
         with stream.attach() as self.cursor:
-            outcome = (await outcomes(self.cursor))[stream.models[0]]
+            outcome = (await collect_outcomes(self.cursor))[stream.models[0]]
         if isinstance(outcome, Failure):
-            raise outcome.error.again()
+            raise outcome.error.without_traceback()
         return outcome
 
     async def send_events(
         self,
         stream: Stream,
-        kind: str,
-        encoder: wire.Encoder[Record] | None = None,
+        content_type: str,
+        encoder: encoders.Encoder[StreamRecord] | None = None,
         *,
         after: int = -1,
         commit: bool = False,
     ) -> None:
-        """The stream's events as they come, as our own unless an encoder is given.
+        """Send the stream's events as they come, in our own format unless `encoder` is given.
 
-        Unless `commit`, an early error is an answer with its own status.
+        `after`: the seq of the last event that the client has. With `commit` the answer begins at once, with status
+        200; otherwise an error before the first chunk is answered with its own status.
         """
         heartbeat = self.services.options.heartbeat
         self.stream = stream
-        sink = ChunkedSink(self, encoder or wire.ENCODERS[kind](stream.models[0]))
+        writer = chunked_writer(self, encoder or encoders.EVENT_ENCODERS[content_type](stream.models[0]))
         with stream.attach(after) as cursor:
             self.cursor = cursor
-            cursor.on_cut = sink.cut
-            batch = [] if commit else await opening(cursor, heartbeat)
+            cursor.on_abort = writer.abort
+            batch = [] if commit else await read_opening(cursor, heartbeat)
             if len(batch) > 1 and isinstance(batch[1], Failure):
-                raise batch[1].error.again()
+                raise batch[1].error.without_traceback()
             # SSE is always UTF-8; plain text without a charset is Latin-1 to many clients.
-            self.set_header("Content-Type", f"{kind}; charset=utf-8" if kind == wire.TEXT else kind)
+            self.set_header(
+                "Content-Type", f"{content_type}; charset=utf-8" if content_type == encoders.TEXT else content_type
+            )
             self.set_header("X-Stream-Id", stream.id)
             self.set_header("X-Accel-Buffering", "no")
             try:
                 if batch:
-                    await sink.write(batch, after + 1)
+                    await writer.write(batch, after + 1)
                     if len(batch) == 1:
-                        await sink.heartbeat()
-                await deliver(cursor, sink, heartbeat)
-                sink.end()
+                        await writer.heartbeat()
+                await deliver(cursor, writer, heartbeat)
+                writer.end()
             except StreamClosedError as error:
-                raise ClientLeft("The client left.") from error
+                raise ClientDisconnected("The client left.") from error
 
 
 class ModelHandler(InferenceHandler):
-    """POST /api/models/{name}, and the addresses that are one name: /api/claude4, /api/nova."""
+    """POST /api/models/{name}, and two models with paths of their own: /api/claude4, /api/nova."""
 
-    address = "/api/models/{name}"
+    route_template = "/api/models/{name}"
 
     async def post(self, name: str) -> None:
-        kind = self.negotiate(wire.JSON, wire.MSGPACK)
-        asked = self.read(parse_inference)
-        if asked.resumable:
+        content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
+        parsed = self.parse_body(parse_inference)
+        if parsed.resumable:
             raise InvalidRequest("resumable: only a streaming answer can be resumed; see /api/stream/{model_name}.")
-        self.check_model(name)
-        stream = self.services.streams.open(asked.request, [name], owner=self.owner, kept=False)
-        self.send((await self.result(stream)).envelope, kind)
+        self.validate_model(name)
+        stream = self.services.streams.open(parsed.request, [name], owner=self.owner, retain=False)
+        self.send_body((await self.wait_for_result(stream)).envelope, content_type)
 
-    def check_model(self, name: str) -> None:
-        """Raises UnknownModel for a name that this address does not answer for."""
+    def validate_model(self, name: str) -> None:
+        """Raises UnknownModel for a model that this path does not serve."""
 
 
-class EmdHandler(ModelHandler):
+class EmdInferenceHandler(ModelHandler):
     """POST /api/emd/{model_key}: only models of the provider `emd`."""
 
-    address = "/api/emd/{model_key}"
+    route_template = "/api/emd/{model_key}"
 
-    def check_model(self, name: str) -> None:
+    def validate_model(self, name: str) -> None:
         preset = self.services.runtime.models.get(name)
         if preset is None or preset.provider != "emd":
             raise UnknownModel(f"No preset defines an EMD model {name!r}; GET /api/models lists all models.")
@@ -118,52 +121,56 @@ class EmdHandler(ModelHandler):
 class StreamHandler(InferenceHandler):
     """POST /api/stream/{model_name}: tokens as they come."""
 
-    address = "/api/stream/{model_name}"
+    route_template = "/api/stream/{model_name}"
 
     async def post(self, name: str) -> None:
-        kind = self.negotiate(wire.SSE, wire.NDJSON, wire.MSGPACK_EVENTS, wire.TEXT)
-        asked = self.read(parse_inference)
-        stream = self.services.streams.open(asked.request, [name], owner=self.owner, resumable=asked.resumable)
-        await self.send_events(stream, kind)
+        content_type = self.negotiate(encoders.SSE, encoders.NDJSON, encoders.MSGPACK_EVENTS, encoders.TEXT)
+        parsed = self.parse_body(parse_inference)
+        stream = self.services.streams.open(parsed.request, [name], owner=self.owner, resumable=parsed.resumable)
+        await self.send_events(stream, content_type)
 
 
 class MultiInferenceHandler(InferenceHandler):
     """POST /api/multi-inference: all models at once, as one body or as events."""
 
-    address = "/api/multi-inference"
+    route_template = "/api/multi-inference"
 
     async def post(self) -> None:
-        kind = self.negotiate(wire.JSON, wire.MSGPACK, wire.SSE, wire.NDJSON, wire.MSGPACK_EVENTS)
-        asked = self.read(parse_multi_inference)
-        streaming = kind in wire.ENCODERS
-        if asked.resumable and not streaming:
-            raise InvalidRequest(f"resumable: only a streaming answer can be resumed; Accept {wire.SSE} asks for one.")
+        content_type = self.negotiate(
+            encoders.JSON, encoders.MSGPACK, encoders.SSE, encoders.NDJSON, encoders.MSGPACK_EVENTS
+        )
+        parsed = self.parse_body(parse_multi_inference)
+        streaming = content_type in encoders.EVENT_ENCODERS
+        if parsed.resumable and not streaming:
+            raise InvalidRequest(
+                f"resumable: only a streaming answer can be resumed; Accept {encoders.SSE} asks for one."
+            )
         stream = self.services.streams.open(
-            asked.request, asked.models, owner=self.owner, resumable=asked.resumable, kept=streaming
+            parsed.request, parsed.models, owner=self.owner, resumable=parsed.resumable, retain=streaming
         )
         if streaming:
-            await self.send_events(stream, kind, commit=True)
+            await self.send_events(stream, content_type, commit=True)
         else:
-            await self._send_results(stream, asked.request, kind)
+            await self._send_results(stream, parsed.request, content_type)
 
-    async def _send_results(self, stream: Stream, request: InferenceRequest, kind: str) -> None:
+    async def _send_results(self, stream: Stream, request: InferenceRequest, content_type: str) -> None:
         self.stream = stream
         with stream.attach() as self.cursor:
-            found = await outcomes(self.cursor)
+            outcomes = await collect_outcomes(self.cursor)
         body = {
             "time": datetime.now(UTC).isoformat(),
-            "request": self.summary,
-            "results": [_describe_outcome(found[model], request.received) for model in stream.models],
+            "request": self.request_summary,
+            "results": [_describe_outcome(outcomes[model], request.received_at) for model in stream.models],
             "metadata": {
                 "request_id": self.request_id,
-                "duration_ms": _milliseconds(time.monotonic() - request.received),
+                "duration_ms": _milliseconds(time.monotonic() - request.received_at),
             },
         }
-        self.send(body, kind)
+        self.send_body(body, content_type)
 
 
 def _describe_outcome(outcome: Result | Failure, received: float) -> dict[str, Any]:
-    """One model's part of the answer that compares several."""
+    """One model's entry in the answer of several."""
     if isinstance(outcome, Result):
         envelope = outcome.envelope
         return {
@@ -175,8 +182,8 @@ def _describe_outcome(outcome: Result | Failure, received: float) -> dict[str, A
     return {
         "model": outcome.model,
         "status": "not_deployed" if isinstance(outcome.error, ModelNotDeployed) else "error",
-        **describe(outcome.error),
-        "duration_ms": _milliseconds(outcome.at - received),
+        **error_fields(outcome.error),
+        "duration_ms": _milliseconds(outcome.failed_at - received),
     }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from server.handlers.base import ApiHandler
-from server.metrics import CONTENT_TYPE
+from server.observability.metrics import CONTENT_TYPE
 
 
 class MetricsHandler(ApiHandler):
-    address = "/metrics"
+    route_template = "/metrics"
 
     def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE)

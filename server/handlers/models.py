@@ -1,15 +1,17 @@
-"""GET /api/models: every model that the presets define, and whether it could answer now."""
+"""GET /api/models: every model of the presets, and whether it is available."""
 
 from __future__ import annotations
 
-from server import wire
-from server.catalogue import list_models
 from server.handlers.base import ApiHandler
+from server.inference import encoders
+from server.inference.views import list_models
 
 
 class ModelsHandler(ApiHandler):
-    address = "/api/models"
+    """The list of models."""
+
+    route_template = "/api/models"
 
     async def get(self) -> None:
-        kind = self.negotiate(wire.JSON, wire.MSGPACK)
-        self.send({"models": await list_models(self.services.runtime)}, kind)
+        kind = self.negotiate(encoders.JSON, encoders.MSGPACK)
+        self.send_body({"models": await list_models(self.services.runtime)}, kind)

@@ -1,4 +1,4 @@
-"""WebSockets: the handshake, its limits, and its end. What is said on one is the conversation's."""
+"""WebSockets: handshake, limits and close. Messages are handled by `server/websocket/session.py`."""
 
 from __future__ import annotations
 
@@ -6,39 +6,38 @@ import binascii
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable
 from contextlib import ExitStack
-from typing import cast
 
 from tornado.httputil import HTTPHeaders
 from tornado.web import stream_request_body
-from tornado.websocket import WebSocketHandler, WebSocketProtocol13
+from tornado.websocket import WebSocketHandler
 
-from infraforge_runner.logfile import LogFile
+from infraforge_runner.jobs.log_file import LogFile
 from pipeline.errors import InvalidRequest
-from server.conversation import Conversation
 from server.errors import MethodNotAllowed, Unauthorized
-from server.handlers.door import Door
-from server.joblogs import Beginning
-from server.sinks import SocketWriter
-from server.traced_socket import SocketTrace
-from server.wire import SOCKET_FORMATS
+from server.fast import socket_writer
+from server.handlers.base import BaseHandler
+from server.inference.encoders import SOCKET_FORMATS
+from server.jobs.logs import StartPosition
+from server.observability.spans import SocketTracer
+from server.websocket.session import WebSocketSession
 
 KEY_PROTOCOL = "forgeline.key."
-NORMAL, GOING_AWAY, TRY_LATER = 1000, 1001, 1013
+CLOSE_NORMAL, CLOSE_GOING_AWAY, CLOSE_TRY_AGAIN_LATER = 1000, 1001, 1013
 
 
 @stream_request_body  # or Tornado would hold a body in memory, however large
-class SocketHandler(Door, WebSocketHandler):
-    """/ws: one socket carries many streams."""
+class SocketHandler(BaseHandler, WebSocketHandler):
+    """/ws: one socket carries many operations."""
 
-    address = "/ws"
+    route_template = "/ws"
 
     def initialize(self) -> None:
         super().initialize()
-        self._conversation: Conversation | None = None
-        self._end = ExitStack()
+        self._session: WebSocketSession | None = None
+        self._exit_stack = ExitStack()
 
     def prepare(self) -> Awaitable[None] | None:
-        self.admit()
+        self.authorize()
         if self.request.method != "GET":
             raise MethodNotAllowed("This address does not take this method.")
         if not _is_handshake(self.request.headers):
@@ -46,13 +45,13 @@ class SocketHandler(Door, WebSocketHandler):
         return None
 
     def data_received(self, chunk: bytes) -> None:
-        """Throws it away: who sends a body has been refused."""
+        """Discard the body: `prepare` rejects requests that have one."""
 
     def check_origin(self, origin: str) -> bool:
-        return True  # `admit` has checked it, as for every address
+        return True  # `authorize` has checked it, as for every address
 
-    def offered_key(self) -> str | None:
-        """The key in a subprotocol: the one place where a browser can put one."""
+    def key_outside_headers(self) -> str | None:
+        """The key in a subprotocol: a browser can set no header of a handshake."""
         offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
         names = (name.strip() for name in offered)
         encoded = next((name.removeprefix(KEY_PROTOCOL) for name in names if name.startswith(KEY_PROTOCOL)), None)
@@ -68,75 +67,75 @@ class SocketHandler(Door, WebSocketHandler):
 
     def open(self, *args: str) -> None:
         services = self.services
-        if len(services.sockets) >= services.options.max_sockets or not services.ready:
-            self.close(TRY_LATER if services.ready else GOING_AWAY)
+        if len(services.websockets) >= services.options.max_sockets or not services.ready:
+            self.close(CLOSE_TRY_AGAIN_LATER if services.ready else CLOSE_GOING_AWAY)
             return
-        stream = cast(WebSocketProtocol13, self.ws_connection).stream
-        stream.set_nodelay(True)
+        self.set_nodelay(True)
         socket_format = SOCKET_FORMATS[self.selected_subprotocol or next(iter(SOCKET_FORMATS))]
-        writer = self._end.enter_context(SocketWriter(stream, socket_format, services.options.heartbeat))
+        writer = self._exit_stack.enter_context(socket_writer(self, socket_format, services.options.heartbeat))
         tracing = services.tracing
-        trace = None if tracing is None else SocketTrace(tracing, self.request.headers, self.address)
-        self._conversation = Conversation(services, writer, self.owner, self.request_id, trace)
-        services.sockets.add(self)
+        trace = None if tracing is None else SocketTracer(tracing, self.request.headers, self.route_template)
+        self._session = WebSocketSession(services, writer, self.owner, self.request_id, trace)
+        services.websockets.add(self)
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        if self._conversation is None:
+        if self._session is None:
             return None
-        self.receive(self._conversation, message)
-        return self._conversation.pause()
+        self.receive(self._session, message)
+        return self._session.backpressure()
 
-    def receive(self, conversation: Conversation, message: str | bytes) -> None:
-        conversation.receive(message)
+    def receive(self, session: WebSocketSession, message: str | bytes) -> None:
+        session.receive(message)
 
     def on_close(self) -> None:
-        self.services.sockets.discard(self)
-        self._end.close()
-        if self._conversation is not None:
-            self._conversation.close()
+        self.services.websockets.discard(self)
+        self._exit_stack.close()
+        if self._session is not None:
+            self._session.close()
+            self._session = None  # it refers to this handler: without that, only the collector would free both
 
-    def go_away(self) -> None:
-        self.close(GOING_AWAY, "the server is shutting down")
+    def close_for_shutdown(self) -> None:
+        self.close(CLOSE_GOING_AWAY, "the server is shutting down")
 
 
 class StreamSocketHandler(SocketHandler):
-    """/ws/stream/{model_name}: each message is a request, one after the other."""
+    """/ws/stream/{model_name}: each message is a request, one at a time."""
 
-    address = "/ws/stream/{model_name}"
+    route_template = "/ws/stream/{model_name}"
 
-    def receive(self, conversation: Conversation, message: str | bytes) -> None:
-        conversation.receive_request(self.open_args[0], message)
+    def receive(self, session: WebSocketSession, message: str | bytes) -> None:
+        session.receive_request(self.open_args[0], message)
 
 
 class LogSocketHandler(SocketHandler):
-    """/ws/hyperpod/jobs/{job_id}/logs: begins by itself, and closes when all is sent."""
+    """/ws/hyperpod/jobs/{job_id}/logs: starts by itself, and closes when all is sent."""
 
-    address = "/ws/hyperpod/jobs/{job_id}/logs"
+    route_template = "/ws/hyperpod/jobs/{job_id}/logs"
 
     async def prepare(self) -> None:
-        """What is wrong with the address is told before the handshake, as HTTP has it."""
+        """Check job and position before the handshake, so that errors are HTTP answers."""
         super().prepare()
         jobs, job_id = self.services.jobs, self.path_args[0]
         arguments = {name: self.get_query_argument(name, None) for name in ("from", "lines")}
         with LogFile(jobs.log_path(job_id)) as file:
-            self._offset = await Beginning.of_query(arguments, "lines").within(file, file.size())
+            self._offset = await StartPosition.from_query(arguments, "lines").resolve(file, file.size())
 
     def open(self, *args: str) -> None:
         super().open(*args)
-        if self._conversation is not None:
-            sent = self._conversation.follow_log(args[0], Beginning(self._offset))
-            sent.add_done_callback(lambda _: self.close(NORMAL))
+        if self._session is not None:
+            task = self._session.follow_log(args[0], StartPosition(self._offset))
+            task.add_done_callback(lambda _: self.close(CLOSE_NORMAL))
 
-    def receive(self, conversation: Conversation, message: str | bytes) -> None:
-        conversation.refuse("This address takes no messages: it sends a log.")
+    def receive(self, session: WebSocketSession, message: str | bytes) -> None:
+        session.reject_message("This address takes no messages: it sends a log.")
 
 
 def _is_handshake(headers: HTTPHeaders) -> bool:
-    """Whether Tornado will take these headers (RFC 6455, 4.2.1): what it refuses, it answers with bare text."""
-    wanted = [name.strip().lower() for name in headers.get("Connection", "").split(",")]
+    """Whether Tornado will accept these headers (RFC 6455, 4.2.1): it answers others with bare text."""
+    connection_options = [name.strip().lower() for name in headers.get("Connection", "").split(",")]
     return (
         headers.get("Upgrade", "").lower() == "websocket"
-        and "upgrade" in wanted
+        and "upgrade" in connection_options
         and headers.get("Sec-WebSocket-Version") == "13"
         and bool(headers.get("Sec-WebSocket-Key"))
         and "Transfer-Encoding" not in headers

@@ -1,1 +1,1 @@
-"""The API, described (OpenAPI 3.1): from the types that check requests, and types of what is answered."""
+"""The OpenAPI 3.1 document, made from the types that validate requests and from types of the responses."""

@@ -1,4 +1,4 @@
-"""The whole description, of the addresses that this server has."""
+"""The OpenAPI document of the addresses that a server has."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from typing import Any, Final
 
 import msgspec
 
-from server.openapi import answers, chat_answers, hyperpod, operations
-from server.openapi.operation import Operation
-from server.wire import to_json
+from server.inference.encoders import to_json
+from server.openapi import compat_types, hyperpod, native_types, operations
+from server.openapi.operation import ApiOperation
 
 VERSION: Final = "0.1.0"
-REFERENCE: Final = "#/components/schemas/{name}"
-_ABOUT: Final = """One door in front of foundation models: one answer, tokens as they come, or several models side by
+REF_TEMPLATE: Final = "#/components/schemas/{name}"
+_SUMMARY: Final = """One door in front of foundation models: one answer, tokens as they come, or several models side by
 side; and the jobs that build the clusters those run on. Where the server has API keys, send one as
 `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
-_BESIDE: Final = (answers.Event, chat_answers.ChatCompletionChunk)
-"""Types of what streams carry, which no schema of a body refers to."""
+_UNREFERENCED_TYPES: Final = (native_types.Event, compat_types.ChatCompletionChunk)
+"""Types of stream events, which no body's schema refers to."""
 
 
 @lru_cache(maxsize=2)
-def encoded(patterns: tuple[str, ...]) -> bytes:
-    """The description, as it is answered."""
-    return to_json(describe(patterns))
+def encode_document(patterns: tuple[str, ...]) -> bytes:
+    """Return the document as JSON, for a route table's patterns."""
+    return to_json(build_document(patterns))
 
 
-def describe(patterns: Collection[str]) -> dict[str, Any]:
-    """`patterns` are those of the route table: what it has not is left out."""
+def build_document(patterns: Collection[str]) -> dict[str, Any]:
+    """Build the document. `patterns` are those of the route table; operations without a route are left out."""
     served = served_paths(patterns)
-    found = [one for one in all_operations() if anonymous(one.path) in served]
-    types = _types(found)
-    schemas, components = msgspec.json.schema_components([*types, *_BESIDE], ref_template=REFERENCE)
+    described = [operation for operation in all_operations() if strip_parameter_names(operation.path) in served]
+    types = _unique_types(described)
+    schemas, components = msgspec.json.schema_components([*types, *_UNREFERENCED_TYPES], ref_template=REF_TEMPLATE)
     by_type = dict(zip(map(repr, types), schemas, strict=False))
     paths: dict[str, dict[str, Any]] = {}
-    for one in found:
-        paths.setdefault(one.path, {})[one.method] = one.describe(lambda kind: by_type[repr(kind)])
+    for operation in described:
+        entry = operation.to_openapi(lambda t: by_type[repr(t)])
+        paths.setdefault(operation.path, {})[operation.method] = entry
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Forgeline", "version": VERSION, "description": _ABOUT},
-        "tags": [{"name": group} for group in dict.fromkeys(one.group for one in found)],
+        "info": {"title": "Forgeline", "version": VERSION, "description": _SUMMARY},
+        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in described)],
         "security": [{"bearer": []}, {"key": []}, {}],
         "paths": paths,
         "components": {
@@ -54,27 +55,31 @@ def describe(patterns: Collection[str]) -> dict[str, Any]:
     }
 
 
-def all_operations() -> tuple[Operation, ...]:
+def all_operations() -> tuple[ApiOperation, ...]:
     return (*operations.OPERATIONS, *hyperpod.OPERATIONS)
 
 
 def served_paths(patterns: Iterable[str]) -> set[str]:
-    """The addresses of a route table, their variable parts without names."""
-    plain = (pattern.rstrip("$").replace("\\.", ".").replace("([^/]+)", "{}") for pattern in patterns)
-    return {path for pattern in plain for path in _alternatives(pattern)}
+    """The paths of a route table, with `{}` for each parameter."""
+    templates = (pattern.rstrip("$").replace("\\.", ".").replace("([^/]+)", "{}") for pattern in patterns)
+    return {path for template in templates for path in _expand_alternatives(template)}
 
 
-def anonymous(path: str) -> str:
+def strip_parameter_names(path: str) -> str:
     return re.sub(r"{\w+}", "{}", path)
 
 
-def _alternatives(path: str) -> list[str]:
-    """`/api/(claude4|nova)` stands for two."""
+def _expand_alternatives(path: str) -> list[str]:
+    """Expand `/api/(claude4|nova)` into two paths."""
     choice = re.search(r"\(([\w|.-]+)\)", path)
-    return [path.replace(choice[0], one) for one in choice[1].split("|")] if choice else [path]
+    return [path.replace(choice[0], name) for name in choice[1].split("|")] if choice else [path]
 
 
-def _types(found: Iterable[Operation]) -> list[Any]:
-    """Each type once; their repr is what tells them apart, for not all of them can be hashed."""
-    types = [type for one in found for type in (one.body, one.error, *one.answers.values())]
+def _unique_types(described: Iterable[ApiOperation]) -> list[Any]:
+    """Each type once, by its repr: not every type is hashable."""
+    types = [
+        type
+        for operation in described
+        for type in (operation.body_type, operation.error_type, *operation.response_types.values())
+    ]
     return list({repr(type): type for type in types if type is not None and type is not str}.values())

@@ -1,4 +1,4 @@
-"""The addresses of deploy jobs, and what they answer."""
+"""The operations of jobs, stacks and cluster presets, and their types (see native_types.py)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from typing import Any, Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from server import wire
-from server.openapi.operation import ALWAYS, BODIES, WITH_BODY, Operation, Parameter
+from server.inference import encoders
+from server.openapi.native_types import schema_name
+from server.openapi.operation import BODY_CONTENT_TYPES, BODY_ERRORS, COMMON_ERRORS, ApiOperation, ApiParameter
 
 Action = Literal["deploy", "destroy"]
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 
 
-class JobRequest(Struct, forbid_unknown_fields=True):
+@schema_name("JobRequest")
+class JobRequestSchema(Struct, forbid_unknown_fields=True):
     """`confirm` is the stack's name, which a live destroy wants."""
 
     preset: str = "small"
@@ -22,7 +24,8 @@ class JobRequest(Struct, forbid_unknown_fields=True):
     confirm: str | None = None
 
 
-class Progress(Struct):
+@schema_name("Progress")
+class JobProgressSchema(Struct):
     done: int
     total: int
 
@@ -38,7 +41,8 @@ class JobResult(Struct):
     error: str | UnsetType | None = UNSET
 
 
-class Job(Struct):
+@schema_name("Job")
+class JobSchema(Struct):
     job_id: str
     action: Action
     preset: str
@@ -52,25 +56,25 @@ class Job(Struct):
     finished_at: str | None
     updated_at: str
     phase: str | None
-    progress: Progress | None
+    progress: JobProgressSchema | None
     result: JobResult | None
 
 
 class JobSubmitted(Struct):
     status: Literal["submitted"]
-    job: Job
+    job: JobSchema
 
 
 class JobAnswer(Struct):
     status: str
-    job: Job
+    job: JobSchema
 
 
 class JobList(Struct):
     """The newest first."""
 
     status: Literal["success"]
-    jobs: list[Job]
+    jobs: list[JobSchema]
 
 
 class JobLogs(Struct):
@@ -101,81 +105,87 @@ class PresetList(Struct):
     catalogue: list[dict[str, Any]]
 
 
-_GROUP: Final = "Deploy jobs"
-_ID: Final = Parameter("id", "the job's id", schema={"type": "string", "format": "uuid"})
+_TAG: Final = "Deploy jobs"
+_JOB_ID: Final = ApiParameter("id", "the job's id", schema={"type": "string", "format": "uuid"})
 
 
-def _natural(name: str, description: str, most: int | None = None) -> Parameter:
-    bounds = {"minimum": 0} if most is None else {"minimum": 0, "maximum": most}
-    return Parameter(name, description, "query", {"type": "integer", **bounds})
+def _integer_parameter(name: str, description: str, maximum: int | None = None) -> ApiParameter:
+    bounds = {"minimum": 0} if maximum is None else {"minimum": 0, "maximum": maximum}
+    return ApiParameter(name, description, "query", {"type": "integer", **bounds})
 
 
-def _submitting(path: str, summary: str) -> Operation:
-    return Operation(
+def _submit_operation(path: str, summary: str) -> ApiOperation:
+    return ApiOperation(
         "post",
         path,
-        _GROUP,
+        _TAG,
         summary,
-        parameters=(Parameter("Idempotency-Key", "a repeated POST with it returns the same job", "header"),),
-        body=JobRequest,
-        status=202,
-        answers=dict.fromkeys(BODIES, JobSubmitted),
-        errors=(*WITH_BODY, 406, 409, 503),
+        parameters=(ApiParameter("Idempotency-Key", "a repeated POST with it returns the same job", "header"),),
+        body_type=JobRequestSchema,
+        success_status=202,
+        response_types=dict.fromkeys(BODY_CONTENT_TYPES, JobSubmitted),
+        error_statuses=(*BODY_ERRORS, 406, 409, 503),
     )
 
 
-def _asking(path: str, summary: str, answer: Any, *parameters: Parameter) -> Operation:
-    names_job = "{" in path or any(one.name == "before" for one in parameters)
-    errors = (*ALWAYS, 404, 406) if names_job else (*ALWAYS, 406)
-    kinds = dict.fromkeys(BODIES, answer)
-    return Operation("get", path, _GROUP, summary, parameters=parameters, answers=kinds, errors=errors)
+def _get_operation(path: str, summary: str, response_type: Any, *parameters: ApiParameter) -> ApiOperation:
+    names_job = "{" in path or any(parameter.name == "before" for parameter in parameters)
+    error_statuses = (*COMMON_ERRORS, 404, 406) if names_job else (*COMMON_ERRORS, 406)
+    response_types = dict.fromkeys(BODY_CONTENT_TYPES, response_type)
+    return ApiOperation(
+        "get", path, _TAG, summary, parameters=parameters, response_types=response_types, error_statuses=error_statuses
+    )
 
 
 OPERATIONS: Final = (
-    _submitting("/api/hyperpod/deploy", "Deploys a cluster, or plans it (`dry_run`)"),
-    _submitting("/api/hyperpod/destroy", "Destroys a cluster, or plans that"),
-    _asking(
+    _submit_operation("/api/hyperpod/deploy", "Deploys a cluster, or plans it (`dry_run`)"),
+    _submit_operation("/api/hyperpod/destroy", "Destroys a cluster, or plans that"),
+    _get_operation(
         "/api/hyperpod/jobs",
         "Jobs, the newest first",
         JobList,
-        _natural("limit", "at most so many", 1000),
-        Parameter("status", "only those in this state", "query"),
-        Parameter("before", "only those before the job with this id", "query"),
+        _integer_parameter("limit", "at most so many", 1000),
+        ApiParameter("status", "only those in this state", "query"),
+        ApiParameter("before", "only those before the job with this id", "query"),
     ),
-    _asking("/api/hyperpod/jobs/{id}", "One job", JobAnswer, _ID),
-    Operation(
+    _get_operation("/api/hyperpod/jobs/{id}", "One job", JobAnswer, _JOB_ID),
+    ApiOperation(
         "get",
         "/api/hyperpod/jobs/{id}/logs",
-        _GROUP,
+        _TAG,
         "A job's log",
         "As JSON, bare (`text/plain`), or followed live (`text/event-stream`, its `id` the next offset).",
-        parameters=(_ID, _natural("tail", "so many of the last lines"), _natural("from", "from this byte on")),
-        answers={wire.JSON: JobLogsAnswer, wire.TEXT: str, wire.SSE: str},
-        errors=(*ALWAYS, 404, 406),
+        parameters=(
+            _JOB_ID,
+            _integer_parameter("tail", "so many of the last lines"),
+            _integer_parameter("from", "from this byte on"),
+        ),
+        response_types={encoders.JSON: JobLogsAnswer, encoders.TEXT: str, encoders.SSE: str},
+        error_statuses=(*COMMON_ERRORS, 404, 406),
     ),
-    Operation(
+    ApiOperation(
         "post",
         "/api/hyperpod/jobs/{id}/cancel",
-        _GROUP,
+        _TAG,
         "Cancels a job",
-        parameters=(_ID,),
-        status=202,
-        answers=dict.fromkeys(BODIES, JobAnswer),
-        errors=(*ALWAYS, 404, 406, 409),
+        parameters=(_JOB_ID,),
+        success_status=202,
+        response_types=dict.fromkeys(BODY_CONTENT_TYPES, JobAnswer),
+        error_statuses=(*COMMON_ERRORS, 404, 406, 409),
     ),
-    _asking("/api/hyperpod/stacks", "What live deploys have left standing", StackList),
-    _asking("/api/hyperpod/presets", "The presets of clusters, and what each lets one override", PresetList),
-    Operation(
+    _get_operation("/api/hyperpod/stacks", "What live deploys have left standing", StackList),
+    _get_operation("/api/hyperpod/presets", "The presets of clusters, and what each lets one override", PresetList),
+    ApiOperation(
         "get",
         "/ws/hyperpod/jobs/{job_id}/logs",
         "WebSocket",
         "One job's log, live",
         parameters=(
-            Parameter("job_id", "the job's id"),
-            _natural("from", "from this byte on"),
-            _natural("lines", "so many of the last lines"),
+            ApiParameter("job_id", "the job's id"),
+            _integer_parameter("from", "from this byte on"),
+            _integer_parameter("lines", "so many of the last lines"),
         ),
-        status=101,
-        errors=(*ALWAYS, 404),
+        success_status=101,
+        error_statuses=(*COMMON_ERRORS, 404),
     ),
 )

@@ -1,4 +1,4 @@
-"""One method of one address, and how its description is written."""
+"""One method of one address, and its entry in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,92 +7,108 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from server import wire
-from server.openapi.answers import ErrorBody
+from server.inference import encoders
+from server.openapi.native_types import ErrorBody
 
-Schema = Callable[[Any], dict[str, Any]]
-"""Gives the schema of a type, most often a reference."""
+SchemaLookup = Callable[[Any], dict[str, Any]]
+"""Returns the schema of a type, most often a reference."""
 
-ALWAYS: Final = (400, 401, 403, 408, 413)
-WITH_BODY: Final = (*ALWAYS, 415)
-ASKS_MODELS: Final = (*WITH_BODY, 404, 429, 500, 503)
-BODIES: Final = (wire.JSON, wire.MSGPACK)
-_WAITS: Final = {429, 503}  # statuses that may come with Retry-After
+COMMON_ERRORS: Final = (400, 401, 403, 408, 413)
+BODY_ERRORS: Final = (*COMMON_ERRORS, 415)
+INFERENCE_ERRORS: Final = (*BODY_ERRORS, 404, 429, 500, 503)
+BODY_CONTENT_TYPES: Final = (encoders.JSON, encoders.MSGPACK)
+_RETRY_AFTER_STATUSES: Final = {429, 503}  # statuses that may carry Retry-After
 
 
 @dataclass(frozen=True)
-class Parameter:
+class ApiParameter:
     name: str
     description: str
-    where: Literal["path", "query", "header"] = "path"
+    location: Literal["path", "query", "header"] = "path"
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
 
 
 @dataclass(frozen=True)
-class Operation:
-    """`answers` are types by content type; None: no body, `str`: text. `error` is the type of every error's body."""
+class ApiOperation:
+    """`response_types` are types by content type; `str` means text. `error_type` is the type of every error body."""
 
     method: str
     path: str
-    group: str
+    tag: str
     summary: str
     description: str = ""
-    parameters: tuple[Parameter, ...] = ()
-    body: Any = None
-    body_kinds: tuple[str, ...] = BODIES
-    status: int = 200
-    answers: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    errors: tuple[int, ...] = ALWAYS
-    error: Any = ErrorBody
-    error_kinds: tuple[str, ...] = BODIES
-    needs_key: bool = True
+    parameters: tuple[ApiParameter, ...] = ()
+    body_type: Any = None
+    body_content_types: tuple[str, ...] = BODY_CONTENT_TYPES
+    success_status: int = 200
+    response_types: Mapping[str, Any] = field(default_factory=dict)
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    error_statuses: tuple[int, ...] = COMMON_ERRORS
+    error_type: Any = ErrorBody
+    error_content_types: tuple[str, ...] = BODY_CONTENT_TYPES
+    requires_key: bool = True
 
-    def describe(self, schema: Schema) -> dict[str, Any]:
-        told: dict[str, Any] = {
+    def to_openapi(self, lookup: SchemaLookup) -> dict[str, Any]:
+        operation: dict[str, Any] = {
             "operationId": f"{self.method} {self.path}",
-            "tags": [self.group],
+            "tags": [self.tag],
             "summary": self.summary,
-            "responses": self._responses(schema),
+            "responses": self._responses(lookup),
         }
         if self.description:
-            told["description"] = self.description
+            operation["description"] = self.description
         if self.parameters:
-            told["parameters"] = [_parameter(one) for one in self.parameters]
-        if self.body is not None:
-            told["requestBody"] = {
+            operation["parameters"] = [_describe_parameter(parameter) for parameter in self.parameters]
+        if self.body_type is not None:
+            operation["requestBody"] = {
                 "required": True,
-                "content": {kind: {"schema": schema(self.body)} for kind in self.body_kinds},
+                "content": {
+                    content_type: {"schema": lookup(self.body_type)} for content_type in self.body_content_types
+                },
             }
-        if not self.needs_key:
-            told["security"] = []
-        return told
+        if not self.requires_key:
+            operation["security"] = []
+        return operation
 
-    def _responses(self, schema: Schema) -> dict[str, Any]:
-        good: dict[str, Any] = {"description": HTTPStatus(self.status).phrase, "headers": _headers(self.headers)}
-        if self.answers:
-            good["content"] = {kind: _of(answer, schema) for kind, answer in self.answers.items()}
-        failed = {
+    def _responses(self, lookup: SchemaLookup) -> dict[str, Any]:
+        success: dict[str, Any] = {
+            "description": HTTPStatus(self.success_status).phrase,
+            "headers": _describe_headers(self.response_headers),
+        }
+        if self.response_types:
+            success["content"] = {
+                content_type: _media_type(type, lookup) for content_type, type in self.response_types.items()
+            }
+        failures = {
             str(status): {
                 "description": HTTPStatus(status).phrase,
-                "headers": _headers({"Retry-After": "seconds"} if status in _WAITS else {}),
-                "content": {kind: {"schema": schema(self.error)} for kind in self.error_kinds},
+                "headers": _describe_headers({"Retry-After": "seconds"} if status in _RETRY_AFTER_STATUSES else {}),
+                "content": {
+                    content_type: {"schema": lookup(self.error_type)} for content_type in self.error_content_types
+                },
             }
-            for status in sorted(self.errors)
+            for status in sorted(self.error_statuses)
         }
-        return {str(self.status): good, **failed}
+        return {str(self.success_status): success, **failures}
 
 
-def _of(answer: Any, schema: Schema) -> dict[str, Any]:
-    """Text has no schema: one of a stream would be taken for that of each event."""
-    return {} if answer is str else {"schema": schema(answer)}
+def _media_type(response_type: Any, lookup: SchemaLookup) -> dict[str, Any]:
+    """Text has no schema: that of a stream would be taken for the schema of each event."""
+    return {} if response_type is str else {"schema": lookup(response_type)}
 
 
-def _parameter(one: Parameter) -> dict[str, Any]:
-    told = {"name": one.name, "in": one.where, "description": one.description, "schema": dict(one.schema)}
-    return {**told, "required": True} if one.where == "path" else told
+def _describe_parameter(parameter: ApiParameter) -> dict[str, Any]:
+    described = {
+        "name": parameter.name,
+        "in": parameter.location,
+        "description": parameter.description,
+        "schema": dict(parameter.schema),
+    }
+    return {**described, "required": True} if parameter.location == "path" else described
 
 
-def _headers(more: Mapping[str, str]) -> dict[str, Any]:
-    described = {"X-Request-Id": "The request's id, the client's own if it is sane", **more}
-    return {name: {"description": description, "schema": {"type": "string"}} for name, description in described.items()}
+def _describe_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    descriptions = {"X-Request-Id": "The request's id, the client's own if it is sane", **headers}
+    return {
+        name: {"description": description, "schema": {"type": "string"}} for name, description in descriptions.items()
+    }

@@ -1,187 +1,207 @@
-"""Every address but those of deploy jobs, which hyperpod.py describes."""
+"""The operations of every address except those of jobs, which are in hyperpod.py."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from server import wire
-from server.openapi import answers, chat_answers
-from server.openapi.operation import ALWAYS, ASKS_MODELS, BODIES, Operation, Parameter
-from server.requests import InferenceBody, MultiInferenceBody
-from server.shapes.anthropic import MessagesRequest
-from server.shapes.openai import ChatCompletionRequest
+from pipeline.presets.store import NAME_PATTERN
+from server.compat.anthropic.messages_parser import MessagesRequest
+from server.compat.openai.chat_parser import ChatCompletionRequest
+from server.inference import encoders
+from server.inference.parsing import InferenceBody, MultiInferenceBody
+from server.openapi import compat_types, native_types
+from server.openapi.operation import BODY_CONTENT_TYPES, COMMON_ERRORS, INFERENCE_ERRORS, ApiOperation, ApiParameter
 
 _STREAM_HEADERS: Final = {"X-Stream-Id": "The stream's id, for `/api/streams/{stream_id}`"}
-_EVENTS: Final[dict[str, Any]] = dict.fromkeys((wire.SSE, wire.NDJSON, wire.MSGPACK_EVENTS), str)
-_ENVELOPE: Final[dict[str, Any]] = dict.fromkeys(BODIES, answers.Envelope)
-_OF_EVENTS = "Each event is one of the schema `Event`: `start`, chunks, a `result` or an `error` per model, `complete`."
+_EVENT_STREAM_TYPES: Final[dict[str, Any]] = dict.fromkeys(
+    (encoders.SSE, encoders.NDJSON, encoders.MSGPACK_EVENTS), str
+)
+_ENVELOPE_TYPES: Final[dict[str, Any]] = dict.fromkeys(BODY_CONTENT_TYPES, native_types.Envelope)
+_EVENTS_DESCRIPTION = (
+    "Each event is one of the schema `Event`: `start`, chunks, a `result` or an `error` per model, `complete`."
+)
 
 
-def _path(name: str, description: str) -> tuple[Parameter, ...]:
-    return (Parameter(name, description, schema={"type": "string", "minLength": 1}),)
+def _path_parameter(name: str, description: str) -> tuple[ApiParameter, ...]:
+    return (ApiParameter(name, description, schema={"type": "string", "minLength": 1}),)
 
 
-def _preset(name: str) -> tuple[Parameter, ...]:
-    pattern = "^[a-z0-9][a-z0-9._-]{0,63}$"
-    return (Parameter(name, "the name of a preset", schema={"type": "string", "pattern": pattern}),)
+def _preset_parameter(name: str) -> tuple[ApiParameter, ...]:
+    schema = {"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}
+    return (ApiParameter(name, "the name of a preset", schema=schema),)
 
 
-def _asking(path: str, summary: str, *parameters: Parameter) -> Operation:
-    return Operation(
+def _inference_operation(path: str, summary: str, *parameters: ApiParameter) -> ApiOperation:
+    return ApiOperation(
         "post",
         path,
         "Inference",
         summary,
         parameters=parameters,
-        body=InferenceBody,
-        answers=_ENVELOPE,
-        errors=(*ASKS_MODELS, 406),
+        body_type=InferenceBody,
+        response_types=_ENVELOPE_TYPES,
+        error_statuses=(*INFERENCE_ERRORS, 406),
     )
 
 
-def _listing(path: str, group: str, summary: str, answer: Any, **more: Any) -> Operation:
-    kinds = dict.fromkeys(BODIES, answer)
-    return Operation("get", path, group, summary, answers=kinds, errors=(*ALWAYS, 406), **more)
+def _list_operation(path: str, tag: str, summary: str, response_type: Any, **options: Any) -> ApiOperation:
+    response_types = dict.fromkeys(BODY_CONTENT_TYPES, response_type)
+    return ApiOperation(
+        "get", path, tag, summary, response_types=response_types, error_statuses=(*COMMON_ERRORS, 406), **options
+    )
 
 
 _INFERENCE: Final = [
-    _asking("/api/models/{name}", "One answer of any model", *_preset("name")),
-    _asking("/api/claude4", "One answer of Claude"),
-    _asking("/api/nova", "One answer of Nova"),
-    _asking("/api/emd/{model_key}", "One answer of a model that EMD deployed", *_preset("model_key")),
-    Operation(
+    _inference_operation("/api/models/{name}", "One answer of any model", *_preset_parameter("name")),
+    _inference_operation("/api/claude4", "One answer of Claude"),
+    _inference_operation("/api/nova", "One answer of Nova"),
+    _inference_operation(
+        "/api/emd/{model_key}", "One answer of a model that EMD deployed", *_preset_parameter("model_key")
+    ),
+    ApiOperation(
         "post",
         "/api/multi-inference",
         "Inference",
         "Several models at once, side by side",
-        "One that fails or hangs delays no other. " + _OF_EVENTS,
-        body=MultiInferenceBody,
-        answers={**dict.fromkeys(BODIES, answers.MultiAnswer), **_EVENTS},
-        headers=_STREAM_HEADERS,
-        errors=(*ASKS_MODELS, 406),
+        "One that fails or hangs delays no other. " + _EVENTS_DESCRIPTION,
+        body_type=MultiInferenceBody,
+        response_types={**dict.fromkeys(BODY_CONTENT_TYPES, native_types.MultiAnswer), **_EVENT_STREAM_TYPES},
+        response_headers=_STREAM_HEADERS,
+        error_statuses=(*INFERENCE_ERRORS, 406),
     ),
-    Operation(
+    ApiOperation(
         "post",
         "/api/stream/{model_name}",
         "Streams",
         "Tokens as they come",
-        _OF_EVENTS + " As `text/plain`, the bare text.",
-        parameters=_preset("model_name"),
-        body=InferenceBody,
-        answers={**_EVENTS, wire.TEXT: str},
-        headers=_STREAM_HEADERS,
-        errors=(*ASKS_MODELS, 406),
+        _EVENTS_DESCRIPTION + " As `text/plain`, the bare text.",
+        parameters=_preset_parameter("model_name"),
+        body_type=InferenceBody,
+        response_types={**_EVENT_STREAM_TYPES, encoders.TEXT: str},
+        response_headers=_STREAM_HEADERS,
+        error_statuses=(*INFERENCE_ERRORS, 406),
     ),
-    Operation(
+    ApiOperation(
         "get",
         "/api/streams/{stream_id}",
         "Streams",
         "A stream from any event on, then live",
-        _OF_EVENTS,
+        _EVENTS_DESCRIPTION,
         parameters=(
-            *_path("stream_id", "what `X-Stream-Id` and the `start` event said"),
-            Parameter("after", "the seq of the last event that you have", "query", {"type": "integer", "minimum": 0}),
-            Parameter("Last-Event-ID", "the same, as browsers send it", "header"),
+            *_path_parameter("stream_id", "what `X-Stream-Id` and the `start` event said"),
+            ApiParameter(
+                "after", "the seq of the last event that you have", "query", {"type": "integer", "minimum": 0}
+            ),
+            ApiParameter("Last-Event-ID", "the same, as browsers send it", "header"),
         ),
-        answers={**_EVENTS, wire.TEXT: str},
-        headers=_STREAM_HEADERS,
-        errors=(*ALWAYS, 404, 406),
+        response_types={**_EVENT_STREAM_TYPES, encoders.TEXT: str},
+        response_headers=_STREAM_HEADERS,
+        error_statuses=(*COMMON_ERRORS, 404, 406),
     ),
-    Operation(
+    ApiOperation(
         "delete",
         "/api/streams/{stream_id}",
         "Streams",
         "Stops a stream for all its readers",
-        parameters=_path("stream_id", "what `X-Stream-Id` and the `start` event said"),
-        status=204,
-        errors=(*ALWAYS, 404),
+        parameters=_path_parameter("stream_id", "what `X-Stream-Id` and the `start` event said"),
+        success_status=204,
+        error_statuses=(*COMMON_ERRORS, 404),
     ),
 ]
 
 _MODELS: Final = [
-    _listing("/api/models", "Models", "Every model, and whether it could answer now", answers.ModelList),
-    _listing("/api/emd/models", "Models", "The models that EMD can deploy", answers.EmdModelList),
-    _listing("/api/emd/status", "Models", "How each deployment of EMD's stands", answers.EmdStatus),
+    _list_operation("/api/models", "Models", "Every model, and whether it could answer now", native_types.ModelList),
+    _list_operation("/api/emd/models", "Models", "The models that EMD can deploy", native_types.EmdModelList),
+    _list_operation("/api/emd/status", "Models", "How each deployment of EMD's stands", native_types.EmdStatus),
 ]
 
-_OF_OPENAI: Final[dict[str, Any]] = {"error": chat_answers.OpenAIError, "group": "OpenAI's shape"}
-_OTHERS: Final = [
-    Operation(
+_OPENAI_OPTIONS: Final[dict[str, Any]] = {"error_type": compat_types.OpenAIError, "tag": "OpenAI's shape"}
+_COMPAT: Final = [
+    ApiOperation(
         "post",
         "/v1/chat/completions",
         summary="OpenAI's Chat Completions",
         description="With `stream`, each `data:` is a `ChatCompletionChunk`, or an `error`; the last is `[DONE]`.",
-        body=ChatCompletionRequest,
-        answers={wire.JSON: chat_answers.ChatCompletion, wire.SSE: str},
-        errors=ASKS_MODELS,
-        **_OF_OPENAI,
+        body_type=ChatCompletionRequest,
+        response_types={encoders.JSON: compat_types.ChatCompletion, encoders.SSE: str},
+        error_statuses=INFERENCE_ERRORS,
+        **_OPENAI_OPTIONS,
     ),
-    Operation(
+    ApiOperation(
         "get",
         "/v1/models",
         summary="The presets, for OpenAI's and Anthropic's clients",
-        answers={wire.JSON: chat_answers.V1ModelList},
-        **_OF_OPENAI,
+        response_types={encoders.JSON: compat_types.V1ModelList},
+        **_OPENAI_OPTIONS,
     ),
-    Operation(
+    ApiOperation(
         "get",
         "/v1/models/{id}",
         summary="One preset",
-        parameters=_preset("id"),
-        answers={wire.JSON: chat_answers.V1Model},
-        errors=(*ALWAYS, 404),
-        **_OF_OPENAI,
+        parameters=_preset_parameter("id"),
+        response_types={encoders.JSON: compat_types.V1Model},
+        error_statuses=(*COMMON_ERRORS, 404),
+        **_OPENAI_OPTIONS,
     ),
-    Operation(
+    ApiOperation(
         "post",
         "/v1/messages",
         "Anthropic's shape",
         "Anthropic's Messages",
         "With `stream`, the events of Anthropic's: `message_start`, `content_block_start`, `content_block_delta`, "
         "`content_block_stop`, `message_delta`, `message_stop`, `ping`, `error`.",
-        body=MessagesRequest,
-        answers={wire.JSON: chat_answers.AnthropicAnswer, wire.SSE: str},
-        headers={"request-id": "The same, as Anthropic's clients look for it"},
-        errors=ASKS_MODELS,
-        error=chat_answers.AnthropicError,
+        body_type=MessagesRequest,
+        response_types={encoders.JSON: compat_types.AnthropicAnswer, encoders.SSE: str},
+        response_headers={"request-id": "The same, as Anthropic's clients look for it"},
+        error_statuses=INFERENCE_ERRORS,
+        error_type=compat_types.AnthropicError,
     ),
 ]
 
-_SOCKETS: Final = [
-    Operation(
+_WEBSOCKETS: Final = [
+    ApiOperation(
         "get",
         path,
         "WebSocket",
         summary,
-        "Subprotocols: `forgeline.v1.json` and `forgeline.v1.msgpack`. " + _OF_EVENTS,
+        "Subprotocols: `forgeline.v1.json` and `forgeline.v1.msgpack`. " + _EVENTS_DESCRIPTION,
         parameters=parameters,
-        status=101,
-        errors=(*ALWAYS, 404),
+        success_status=101,
+        error_statuses=(*COMMON_ERRORS, 404),
     )
     for path, summary, parameters in (
         ("/ws", "Many streams on one socket, each under an id of its client's", ()),
         (
             "/ws/stream/{model_name}",
             "One model: each message is a request",
-            _preset("model_name"),
+            _preset_parameter("model_name"),
         ),
     )
 ]
 
 _SERVER: Final = [
-    _listing("/healthz", "Server", "Whether it lives", answers.Health, needs_key=False),
-    Operation(
+    _list_operation("/healthz", "Server", "Whether it lives", native_types.Health, requires_key=False),
+    ApiOperation(
         "get",
         "/readyz",
         "Server",
         "Whether it takes work",
-        answers={wire.JSON: answers.Health},
-        errors=(*ALWAYS, 503),
-        needs_key=False,
+        response_types={encoders.JSON: native_types.Health},
+        error_statuses=(*COMMON_ERRORS, 503),
+        requires_key=False,
     ),
-    Operation("get", "/metrics", "Server", "For Prometheus", answers={wire.TEXT: str}),
-    Operation("get", "/api/openapi.json", "Server", "This description", answers={wire.JSON: dict}, needs_key=False),
-    Operation("get", "/api/docs", "Server", "A page that shows it", answers={"text/html": str}, needs_key=False),
+    ApiOperation("get", "/metrics", "Server", "For Prometheus", response_types={encoders.TEXT: str}),
+    ApiOperation(
+        "get",
+        "/api/openapi.json",
+        "Server",
+        "This description",
+        response_types={encoders.JSON: dict},
+        requires_key=False,
+    ),
+    ApiOperation(
+        "get", "/api/docs", "Server", "A page that shows it", response_types={"text/html": str}, requires_key=False
+    ),
 ]
 
-OPERATIONS: Final = (*_INFERENCE, *_MODELS, *_OTHERS, *_SOCKETS, *_SERVER)
+OPERATIONS: Final = (*_INFERENCE, *_MODELS, *_COMPAT, *_WEBSOCKETS, *_SERVER)

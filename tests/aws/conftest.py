@@ -1,4 +1,4 @@
-"""The AWS-shaped endpoint is what other tests stand on: its own tests take a while, and run with the slow ones."""
+"""Mark the endpoint's own tests as slow: they take a while, and other tests use the endpoint anyway."""
 
 from __future__ import annotations
 

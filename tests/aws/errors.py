@@ -1,4 +1,4 @@
-"""Errors as three protocols write them: rest-json (the runtimes), json (CodePipeline ...), query (CloudFormation)."""
+"""Errors in three protocols: rest-json (the runtimes), json (CodePipeline ...), query (CloudFormation)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from xml.sax.saxutils import escape
 
 from aiohttp import web
 
-from tests.aws.script import Fails
+from tests.aws.scripted_responses import ErrorResponse
 
 REST, JSON, QUERY = "rest-json", "json", "query"
 
-STATUS = {
+STATUS_BY_CODE = {
     "ThrottlingException": 429,
     "ModelNotReadyException": 429,
     "ServiceUnavailableException": 503,
@@ -33,10 +33,10 @@ STATUS = {
     "ModelError": 424,
     "InternalDependencyException": 530,
 }
-"""Everything else is a 400."""
+"""Other codes are a 400."""
 
-ALIKE = {"InternalFailure", "ServiceUnavailable"}
-"""What has the same status in the two older protocols, where the caller's mistakes are 400 (query: 403 for keys)."""
+SAME_STATUS_IN_ALL_PROTOCOLS = {"InternalFailure", "ServiceUnavailable"}
+"""The codes with the same status in json and query, where the client's mistakes are 400 (query: 403 for keys)."""
 
 KEY_CODES = {
     "missing": ("MissingAuthenticationTokenException", "MissingAuthenticationToken"),
@@ -44,42 +44,42 @@ KEY_CODES = {
     "unknown": ("UnrecognizedClientException", "InvalidClientTokenId"),
     "expired": ("ExpiredTokenException", "ExpiredToken"),
 }
-OLD_FORBIDDEN = {"AccessDenied", *(old for _, old in KEY_CODES.values())}
+QUERY_FORBIDDEN_CODES = {"AccessDenied", *(old for _, old in KEY_CODES.values())}
 
 
-def of_key(kind: str, message: str, protocol: str) -> Fails:
-    """What is wrong with the key or its signature, in this protocol's words."""
-    return Fails(KEY_CODES[kind][protocol == QUERY], message)
+def key_error(kind: str, message: str, protocol: str) -> ErrorResponse:
+    """The error for a wrong access key or signature, with this protocol's code."""
+    return ErrorResponse(KEY_CODES[kind][protocol == QUERY], message)
 
 
-def response(fails: Fails, protocol: str) -> web.Response:
-    status = fails.status or _status(fails.code, protocol)
+def error_response(error: ErrorResponse, protocol: str) -> web.Response:
+    status = error.status or _status_for(error.code, protocol)
     id = str(uuid.uuid4())
-    headers = {"x-amzn-RequestId": id, **fails.headers}
+    headers = {"x-amzn-RequestId": id, **error.headers}
     if protocol == QUERY:
-        body = _xml(fails, status, id)
+        body = _query_error_xml(error, status, id)
         return web.Response(status=status, body=body, content_type="text/xml", headers=headers)
-    fields: Mapping[str, Any] = {"message": fails.message, **fails.fields}
+    fields: Mapping[str, Any] = {"message": error.message, **error.fields}
     if protocol == JSON:
-        fields = {"__type": fails.code, **fields}
+        fields = {"__type": error.code, **fields}
         media = "application/x-amz-json-1.1"
     else:
-        headers["x-amzn-ErrorType"] = fails.code
+        headers["x-amzn-ErrorType"] = error.code
         media = "application/json"
     return web.Response(status=status, body=json.dumps(fields).encode(), content_type=media, headers=headers)
 
 
-def _status(code: str, protocol: str) -> int:
-    if protocol == REST or code in ALIKE:
-        return STATUS.get(code, 400)
-    return 403 if protocol == QUERY and code in OLD_FORBIDDEN else 400
+def _status_for(code: str, protocol: str) -> int:
+    if protocol == REST or code in SAME_STATUS_IN_ALL_PROTOCOLS:
+        return STATUS_BY_CODE.get(code, 400)
+    return 403 if protocol == QUERY and code in QUERY_FORBIDDEN_CODES else 400
 
 
-def _xml(fails: Fails, status: int, id: str) -> bytes:
+def _query_error_xml(error: ErrorResponse, status: int, id: str) -> bytes:
     fault = "Sender" if status < 500 else "Receiver"
-    message = escape(fails.message)
+    message = escape(error.message)
     return (
         '<ErrorResponse xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">'
-        f"<Error><Type>{fault}</Type><Code>{fails.code}</Code><Message>{message}</Message></Error>"
+        f"<Error><Type>{fault}</Type><Code>{error.code}</Code><Message>{message}</Message></Error>"
         f"<RequestId>{id}</RequestId></ErrorResponse>"
     ).encode()

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4, checked as AWS does it: the signature is computed again from what arrived."""
+"""AWS Signature Version 4, checked as AWS does it: the signature is computed again from the request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-SKEW = timedelta(minutes=15)
+MAX_CLOCK_SKEW = timedelta(minutes=15)
 AUTHORIZATION = re.compile(
     rf"{ALGORITHM} Credential=(?P<key>[^/,]+)/(?P<date>\d{{8}})/(?P<region>[^/,]+)/(?P<service>[^/,]+)/aws4_request, ?"
     r"SignedHeaders=(?P<headers>[^,]+), ?Signature=(?P<signature>[0-9a-f]{64})"
@@ -24,7 +24,7 @@ MISMATCH = (
 
 @dataclass(frozen=True)
 class Key:
-    """What belongs to an access key. `expired`: its token's time is over."""
+    """The secret of an access key. `expired`: its session token has expired."""
 
     secret: str
     token: str | None = None
@@ -41,8 +41,8 @@ class Scope:
     signature: str = ""
 
 
-class Refused(Exception):
-    """`kind` is missing, mismatch, unknown or expired: each protocol has its own code for it."""
+class SignatureRejected(Exception):
+    """The signature is rejected. `kind` is missing, mismatch, unknown or expired: each protocol has its own code."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -50,16 +50,16 @@ class Refused(Exception):
         self.message = message
 
 
-def scope_of(headers: Mapping[str, str]) -> Scope | None:
-    """What the request claims to be for; None where it is not signed."""
-    found = AUTHORIZATION.fullmatch(headers.get("Authorization", ""))
-    if found is None:
+def read_scope(headers: Mapping[str, str]) -> Scope | None:
+    """The scope that the request claims; None if it is not signed."""
+    match = AUTHORIZATION.fullmatch(headers.get("Authorization", ""))
+    if match is None:
         return None
-    names = tuple(found["headers"].split(";"))
-    return Scope(found["key"], found["date"], found["region"], found["service"], names, found["signature"])
+    names = tuple(match["headers"].split(";"))
+    return Scope(match["key"], match["date"], match["region"], match["service"], names, match["signature"])
 
 
-def check(  # noqa: PLR0913, PLR0917 - all of a request
+def check_signature(  # noqa: PLR0913, PLR0917 - the parts of a request
     method: str,
     path: str,
     headers: Mapping[str, str],
@@ -67,23 +67,24 @@ def check(  # noqa: PLR0913, PLR0917 - all of a request
     keys: Mapping[str, Key],
     now: datetime | None = None,
 ) -> None:
-    """Raises `Refused` unless one of these keys signed this. `path` is as it came, with its query; the names of
-    `headers` are those of any case.
+    """Raise `SignatureRejected` unless one of these keys signed the request.
+
+    `path` is raw, with its query; `headers` are case-insensitive.
     """
-    scope = scope_of(headers)
+    scope = read_scope(headers)
     if scope is None:
-        raise Refused("missing", "Missing Authentication Token")
+        raise SignatureRejected("missing", "Missing Authentication Token")
     key = keys.get(scope.key)
     if key is None or headers.get("X-Amz-Security-Token") != key.token:
-        raise Refused("unknown", "The security token included in the request is invalid.")
+        raise SignatureRejected("unknown", "The security token included in the request is invalid.")
     if key.expired:
-        raise Refused("expired", "The security token included in the request is expired")
+        raise SignatureRejected("expired", "The security token included in the request is expired")
     stamp = headers.get("X-Amz-Date", "")
     signed = "\n".join([ALGORITHM, stamp, f"{scope.date}/{scope.region}/{scope.service}/aws4_request"])
     signed += "\n" + hashlib.sha256(_canonical(method, path, headers, body, scope).encode()).hexdigest()
     expected = hmac.new(_signing_key(key.secret, scope), signed.encode(), hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected, scope.signature) or "host" not in scope.headers:
-        raise Refused("mismatch", MISMATCH)
+        raise SignatureRejected("mismatch", MISMATCH)
     _check_time(stamp, scope, now or datetime.now(UTC))
 
 
@@ -91,15 +92,17 @@ def _check_time(stamp: str, scope: Scope, now: datetime) -> None:
     try:
         then = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise Refused("mismatch", "Date must be in ISO-8601 'basic format'.") from None
-    if abs(now - then) > SKEW or not stamp.startswith(scope.date):
-        raise Refused("mismatch", f"Signature expired: {stamp} is now earlier than {now - SKEW:%Y%m%dT%H%M%SZ}")
+        raise SignatureRejected("mismatch", "Date must be in ISO-8601 'basic format'.") from None
+    if abs(now - then) > MAX_CLOCK_SKEW or not stamp.startswith(scope.date):
+        raise SignatureRejected(
+            "mismatch", f"Signature expired: {stamp} is now earlier than {now - MAX_CLOCK_SKEW:%Y%m%dT%H%M%SZ}"
+        )
 
 
 def _canonical(method: str, path: str, headers: Mapping[str, str], body: bytes, scope: Scope) -> str:
     path, _, query = path.partition("?")
     if scope.service != "s3":
-        path = quote(path, safe="/~")  # encoded a second time
+        path = quote(path, safe="/~")  # AWS encodes the path a second time
     pairs = sorted(pair.partition("=")[::2] for pair in query.split("&") if pair)
     digest = headers.get("X-Amz-Content-SHA256", hashlib.sha256(body).hexdigest())
     lines = [f"{name}:{' '.join(headers.get(name, '').split())}" for name in scope.headers]

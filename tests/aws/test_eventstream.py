@@ -16,39 +16,37 @@ HEADERS = st.dictionaries(st.text(min_size=1, max_size=60), TEXT, max_size=5)
 
 
 @given(st.lists(st.tuples(HEADERS, st.binary(max_size=200)), max_size=5), st.integers(1, 40))
-def test_messages_come_back_as_they_were_however_they_are_split(
-    messages: list[tuple[dict[str, str], bytes]], step: int
-) -> None:
-    coded = b"".join(eventstream.message(headers, payload) for headers, payload in messages)
+def test_encoded_messages_decode_for_every_split(messages: list[tuple[dict[str, str], bytes]], step: int) -> None:
+    encoded = b"".join(eventstream.encode_message(headers, payload) for headers, payload in messages)
     buffer = EventStreamBuffer()
     read = []
-    for at in range(0, len(coded), step):
-        buffer.add_data(coded[at : at + step])
+    for position in range(0, len(encoded), step):
+        buffer.add_data(encoded[position : position + step])
         read += [(message.headers, message.payload) for message in buffer]
     assert read == messages
 
 
 @given(st.binary(max_size=50), st.data())
-def test_a_message_with_any_one_byte_changed_is_never_read_as_it_was(payload: bytes, data: st.DataObject) -> None:
-    coded = bytearray(eventstream.event("chunk", payload))
-    at = data.draw(st.integers(8, len(coded) - 1))
-    coded[at] ^= data.draw(st.integers(1, 255))
+def test_message_with_changed_byte_fails_checksum(payload: bytes, data: st.DataObject) -> None:
+    encoded = bytearray(eventstream.encode_event("chunk", payload))
+    position = data.draw(st.integers(8, len(encoded) - 1))
+    encoded[position] ^= data.draw(st.integers(1, 255))
     buffer = EventStreamBuffer()
-    buffer.add_data(bytes(coded))
+    buffer.add_data(bytes(encoded))
     with pytest.raises(ChecksumMismatch):
         next(buffer)
 
 
-def test_a_damaged_message_fails_its_checksum() -> None:
+def test_damaged_message_fails_checksum() -> None:
     buffer = EventStreamBuffer()
-    buffer.add_data(eventstream.event("chunk", b"abc", damaged=True))
+    buffer.add_data(eventstream.encode_event("chunk", b"abc", damaged=True))
     with pytest.raises(ChecksumMismatch):
         next(buffer)
 
 
-def test_an_exception_names_its_member_and_carries_its_fields() -> None:
+def test_exception_message_has_member_and_fields() -> None:
     buffer = EventStreamBuffer()
-    buffer.add_data(eventstream.exception("throttlingException", {"message": "slow down"}))
+    buffer.add_data(eventstream.encode_exception("throttlingException", {"message": "slow down"}))
     message = next(buffer)
     assert message.headers[":exception-type"] == "throttlingException"
     assert json.loads(message.payload) == {"message": "slow down"}

@@ -7,12 +7,12 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.aio import asynchronous
-from tests.aws import Aws, fails, raises, says
-from tests.aws.client import Boto, refusal
+from tests.async_tests import async_test
+from tests.aws import Aws, error_response, stream_exception, text_response
+from tests.aws.boto_client import BotoClient, catch_error
 
 GEMMA = "gemma-3-4b-it"
-SAGEMAKER_ROWS = [
+SAGEMAKER_ERRORS = [
     ("InternalFailure", 500),
     ("ServiceUnavailable", 503),
     ("ValidationError", 400),
@@ -22,39 +22,39 @@ SAGEMAKER_ROWS = [
 ]
 
 
-@asynchronous
-async def test_an_endpoint_answers_at_once_and_in_parts() -> None:
+@async_test
+async def test_endpoint_responds_whole_and_in_payload_parts() -> None:
     async with Aws() as aws:
-        one = await aws.deploy_emd(GEMMA)
-        client = Boto(aws, "sagemaker-runtime")
-        aws.answers[f"{GEMMA}/dev"] = says("Hel", "lo", parts=[3, 50], stop="max_tokens")
-        whole = json.loads(await client.invoke_endpoint(EndpointName=one.endpoint, Body=b"{}"))
+        deployment = await aws.deploy_emd(GEMMA)
+        client = BotoClient(aws, "sagemaker-runtime")
+        aws.responses[f"{GEMMA}/dev"] = text_response("Hel", "lo", part_sizes=[3, 50], stop_reason="max_tokens")
+        whole = json.loads(await client.invoke_endpoint(EndpointName=deployment.endpoint, Body=b"{}"))
         assert whole["choices"][0] == {
             "index": 0,
             "message": {"role": "assistant", "content": "Hello"},
             "finish_reason": "length",
         }
         assert whole["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-        read = await client.invoke_endpoint_with_response_stream(EndpointName=one.endpoint, Body=b"{}")
+        read = await client.invoke_endpoint_with_response_stream(EndpointName=deployment.endpoint, Body=b"{}")
         lines = [json.loads(line) for line in read.splitlines()]
         deltas = [line["choices"][0]["delta"] for line in lines if line["choices"]]
         assert deltas == [{"content": "Hel"}, {"content": "lo"}, {}]
         assert lines[-1]["usage"]["total_tokens"] == 5
-        aws.answers[f"{GEMMA}/dev"] = says("Hel", sse=True, done=True)
-        read = await client.invoke_endpoint_with_response_stream(EndpointName=one.endpoint, Body=b"{}")
+        aws.responses[f"{GEMMA}/dev"] = text_response("Hel", sse=True, done=True)
+        read = await client.invoke_endpoint_with_response_stream(EndpointName=deployment.endpoint, Body=b"{}")
         assert read.startswith(b"data: {")
         assert read.endswith(b"data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize(("code", "status"), SAGEMAKER_ROWS)
-@asynchronous
-async def test_each_sagemaker_error_comes_with_its_documented_status(code: str, status: int) -> None:
+@pytest.mark.parametrize(("code", "status"), SAGEMAKER_ERRORS)
+@async_test
+async def test_sagemaker_error_has_documented_status(code: str, status: int) -> None:
     async with Aws() as aws:
-        one = await aws.deploy_emd(GEMMA)
-        aws.answer = fails(code, "as told", OriginalStatusCode=500, OriginalMessage="CUDA out of memory")
-        client = Boto(aws, "sagemaker-runtime")
+        deployment = await aws.deploy_emd(GEMMA)
+        aws.response = error_response(code, "as told", OriginalStatusCode=500, OriginalMessage="CUDA out of memory")
+        client = BotoClient(aws, "sagemaker-runtime")
         with pytest.raises(ClientError) as caught:
-            await client.invoke_endpoint(EndpointName=one.endpoint, Body=b"{}")
+            await client.invoke_endpoint(EndpointName=deployment.endpoint, Body=b"{}")
         assert caught.value.response["Error"] == {"Code": code, "Message": "as told"}
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
         if code == "ModelError":
@@ -63,22 +63,22 @@ async def test_each_sagemaker_error_comes_with_its_documented_status(code: str, 
 
 
 @pytest.mark.parametrize("member", ["ModelStreamError", "InternalStreamFailure"])
-@asynchronous
-async def test_a_sagemaker_stream_breaks_with_its_own_exceptions(member: str) -> None:
+@async_test
+async def test_sagemaker_stream_exceptions(member: str) -> None:
     async with Aws() as aws:
-        one = await aws.deploy_emd(GEMMA)
-        aws.answer = says("Hel", raises(member, "broke", ErrorCode="StreamBroken"))
-        call = Boto(aws, "sagemaker-runtime").invoke_endpoint_with_response_stream
-        assert await refusal(call(EndpointName=one.endpoint, Body=b"{}")) == (0, member, "broke")
+        deployment = await aws.deploy_emd(GEMMA)
+        aws.response = text_response("Hel", stream_exception(member, "broke", ErrorCode="StreamBroken"))
+        call = BotoClient(aws, "sagemaker-runtime").invoke_endpoint_with_response_stream
+        assert await catch_error(call(EndpointName=deployment.endpoint, Body=b"{}")) == (0, member, "broke")
 
 
-@asynchronous
-async def test_an_endpoint_that_is_not_there_and_a_body_that_is_too_large_are_refused() -> None:
+@async_test
+async def test_missing_endpoint_and_large_body_are_rejected() -> None:
     async with Aws() as aws:
-        one = await aws.deploy_emd(GEMMA)
-        client = Boto(aws, "sagemaker-runtime")
-        status, code, text = await refusal(client.invoke_endpoint(EndpointName="none", Body=b"{}"))
+        deployment = await aws.deploy_emd(GEMMA)
+        client = BotoClient(aws, "sagemaker-runtime")
+        status, code, text = await catch_error(client.invoke_endpoint(EndpointName="none", Body=b"{}"))
         assert (status, code, "Endpoint none" in text) == (400, "ValidationError", True)
-        large = await refusal(client.invoke_endpoint(EndpointName=one.endpoint, Body=bytes(6_291_457)))
+        large = await catch_error(client.invoke_endpoint(EndpointName=deployment.endpoint, Body=bytes(6_291_457)))
         assert large[:2] == (413, "ValidationError")
-        await client.invoke_endpoint(EndpointName=one.endpoint, Body=bytes(6_291_456))
+        await client.invoke_endpoint(EndpointName=deployment.endpoint, Body=bytes(6_291_456))

@@ -1,4 +1,4 @@
-"""What the load clients count is right wherever what comes is cut, and a wrong answer is no figure."""
+"""Load clients: counts are right wherever reads are split, and a wrong response fails."""
 
 from __future__ import annotations
 
@@ -9,97 +9,97 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.clients import followers, held, tokens
-from benchmarks.clients.base import Meter, Watched, WrongAnswer
-from benchmarks.clients.http1 import AnswerReader, Dechunker
+from benchmarks.clients import followers, open_streams, socket_streams
+from benchmarks.clients.base import CostMeter, MeasuredProcesses, WrongResponse
+from benchmarks.clients.http1 import ChunkedDecoder, ResponseReader
 from benchmarks.clients.websocket import frame
-from tests.aio import asynchronous
+from tests.async_tests import async_test
 
-WATCHED = Watched(measured=0, upstream=0, cores=[])
+PROCESSES = MeasuredProcesses(target=0, upstream=0, cores=[])
 EVENTS = [b'{"id":1,"type":"start","seq":0}', b'{"id":1,"type":"chunk","seq":1}', b'{"id":1,"type":"chunk","seq":2}']
 ENDING = [b'{"id":1,"type":"result","seq":3}', b'{"id":1,"type":"complete","seq":4}']
 
 
-def framed(payload: bytes) -> bytes:
+def server_frame(payload: bytes) -> bytes:
     return struct.pack("!BB", 0x81, len(payload)) + payload
 
 
-def a_socket(*, chunks: int = 2) -> tokens.Tokens:
-    """With one stream asked for, whose time is over."""
-    plan = tokens.Plan(port=0, request={}, chunks=chunks, watched=WATCHED, streams=1, seconds=0)
-    asked = tokens.Tokens(plan)
-    asked.meter, asked._asked = Meter(WATCHED), 1
-    return asked
+def make_socket_streams(*, chunks: int = 2) -> socket_streams.SocketStreams:
+    """Streams of a socket, of which one is running and no more are started."""
+    plan = socket_streams.Plan(port=0, request={}, chunks=chunks, processes=PROCESSES, streams=1, seconds=0)
+    streams = socket_streams.SocketStreams(plan)
+    streams.meter, streams._requests = CostMeter(PROCESSES), 1
+    return streams
 
 
-@asynchronous
-async def test_tokens_are_counted_wherever_their_frames_are_cut() -> None:
-    sent = b"".join(map(framed, EVENTS + ENDING))
-    for at in range(len(sent)):
-        asked = a_socket()
-        asked.heard(sent[:at])
-        asked.heard(sent[at:])
-        await asked.over
-        assert (asked.chunks, asked.ended) == (2, 1)
+@async_test
+async def test_socket_streams_split_frames_count_every_chunk() -> None:
+    sent = b"".join(map(server_frame, EVENTS + ENDING))
+    for cut in range(len(sent)):
+        streams = make_socket_streams()
+        streams.on_data(sent[:cut])
+        streams.on_data(sent[cut:])
+        await streams.finished
+        assert (streams.chunks, streams.ended) == (2, 1)
 
 
-@asynchronous
-async def test_a_stream_that_lacks_a_chunk_is_no_figure() -> None:
-    asked = a_socket(chunks=3)
-    asked.heard(b"".join(map(framed, EVENTS + ENDING)))
-    with pytest.raises(WrongAnswer, match="ended at seq 4"):
-        await asked.over
+@async_test
+async def test_socket_streams_missing_chunk_fails() -> None:
+    streams = make_socket_streams(chunks=3)
+    streams.on_data(b"".join(map(server_frame, EVENTS + ENDING)))
+    with pytest.raises(WrongResponse, match="ended at seq 4"):
+        await streams.finished
 
 
-@asynchronous
-async def test_an_error_among_the_events_is_no_figure() -> None:
-    asked = a_socket()
-    asked.heard(framed(b'{"id":1,"type":"error","code":"rate_limited"}'))
-    with pytest.raises(WrongAnswer, match="rate_limited"):
-        await asked.over
+@async_test
+async def test_socket_streams_error_event_fails() -> None:
+    streams = make_socket_streams()
+    streams.on_data(server_frame(b'{"id":1,"type":"error","code":"rate_limited"}'))
+    with pytest.raises(WrongResponse, match="rate_limited"):
+        await streams.finished
 
 
-@asynchronous
-async def test_a_follower_counts_a_line_once_wherever_it_is_cut(tmp_path: Path) -> None:
-    plan = followers.Plan(port=0, path="/", lines="", line="{stamp}", watched=WATCHED, followers=1, seconds=0)
-    sent = framed(f'{{"text":"@{time.time():.6f}@ a line\\n"}}'.encode())
+@async_test
+async def test_follower_split_line_counts_once(tmp_path: Path) -> None:
+    plan = followers.Plan(port=0, path="/", lines_file="", line="{stamp}", processes=PROCESSES, followers=1, seconds=0)
+    sent = server_frame(f'{{"text":"@{time.time():.6f}@ a line\\n"}}'.encode())
     with (tmp_path / "log").open("wb") as file:
-        for at in range(len(sent)):
-            log = followers.Log(plan, file.fileno())
+        for cut in range(len(sent)):
+            log = followers.FollowedLog(plan, file.fileno())
             log.written = 1
             follower = followers.Follower(log)
-            follower.heard(sent[:at])
-            follower.heard(sent[at:])
-            assert (log.deliveries, len(log.ways)) == (1, 1)
-            assert log.all_out.is_set()
+            follower.on_data(sent[:cut])
+            follower.on_data(sent[cut:])
+            assert (log.deliveries, len(log.delivery_seconds)) == (1, 1)
+            assert log.all_delivered.is_set()
 
 
-@asynchronous
-async def test_a_stream_that_is_refused_is_no_figure() -> None:
-    plan = held.Plan(
-        port=0, path="/", body="/dev/null", accept="", marker="x", chunks=1, watched=WATCHED, streams=1, seconds=0
+@async_test
+async def test_open_streams_rejected_stream_fails() -> None:
+    plan = open_streams.Plan(
+        port=0, path="/", body="/dev/null", accept="", marker="x", chunks=1, processes=PROCESSES, streams=1, seconds=0
     )
-    holder = held.Holder(plan)
-    held.Stream(holder).data_received(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nfull")
-    with pytest.raises(WrongAnswer, match="429"):
-        await asyncio.shield(holder.full)
-    assert holder.failed.exception() is not None
+    group = open_streams.StreamGroup(plan)
+    open_streams.OpenStream(group).data_received(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 4\r\n\r\nfull")
+    with pytest.raises(WrongResponse, match="429"):
+        await asyncio.shield(group.all_started)
+    assert group.failure.exception() is not None
 
 
-def test_a_chunked_body_is_read_wherever_it_is_cut() -> None:
+def test_response_reader_split_chunked_body_is_complete() -> None:
     sent = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
-    for at in range(1, len(sent)):
-        answer = AnswerReader()
-        body = answer.feed(sent[:at]) + answer.feed(sent[at:])
-        assert (answer.status, answer.done, body) == (200, True, b"hello world")
+    for cut in range(1, len(sent)):
+        reader = ResponseReader()
+        body = reader.feed(sent[:cut]) + reader.feed(sent[cut:])
+        assert (reader.status, reader.done, body) == (200, True, b"hello world")
 
 
-def test_nothing_is_read_past_a_body() -> None:
-    chunks = Dechunker()
+def test_chunked_decoder_end_of_body_is_done() -> None:
+    chunks = ChunkedDecoder()
     assert chunks.feed(b"2\r\nhi\r\n0\r\n\r\n") == b"hi"
     assert chunks.done
 
 
 @pytest.mark.parametrize(("size", "head"), [(5, 6), (126, 8), (70_000, 14)])
-def test_a_frame_has_the_length_that_it_says(size: int, head: int) -> None:
+def test_websocket_frame_length_matches_header(size: int, head: int) -> None:
     assert len(frame(b"x" * size)) == head + size

@@ -1,4 +1,4 @@
-"""The benchmark itself: each scenario's sides answer rightly, in a round of a fraction of a second."""
+"""The scenarios: both sides of each give correct responses in a short round."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.effort import WARM
-from benchmarks.measures.asking import Ask
+from benchmarks.effort import WARM_UP
+from benchmarks.harness import Harness
+from benchmarks.measures.http_load import HttpLoad
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import PLAIN, QUESTIONS, SCENARIOS
-from benchmarks.world import World
+from benchmarks.scenarios import PLAIN, REQUEST_SPECS, SCENARIOS
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with World(QUESTIONS) as world:
-        yield world
+def harness() -> Iterator[Harness]:
+    with Harness(REQUEST_SPECS) as harness:
+        yield harness
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_both_sides_of_a_scenario_answer_rightly(scenario: Scenario, world: World) -> None:
+def test_scenario_both_sides_give_finite_figures(scenario: Scenario, harness: Harness) -> None:
     for measure in (scenario.floor, scenario.forgeline):
-        outcome = measure(world, WARM)  # a wrong answer raises
+        outcome = measure(harness, WARM_UP)  # a wrong response raises
         assert outcome.seconds > 0
         assert all(math.isfinite(figure.value(outcome)) for figure in scenario.figures)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-def test_nginx_passes_requests_on(world: World) -> None:
-    assert Ask("nginx", PLAIN, clients=2, seconds=0.1)(world, WARM).answers > 2
+def test_nginx_target_forwards_requests(harness: Harness) -> None:
+    assert HttpLoad("nginx", PLAIN, clients=2, seconds=0.1)(harness, WARM_UP).responses > 2

@@ -1,4 +1,4 @@
-// The rules for the console's modules: as near as they come to those that the Python is held to.
+// ESLint rules for the console's modules, similar to ruff's rules for the Python code.
 
 import js from '@eslint/js';
 import globals from 'globals';
@@ -17,12 +17,12 @@ export default [
       'no-else-return': 'error',
       'no-implicit-coercion': 'error',
       'no-shadow': 'error',
-      'no-unused-vars': ['error', { ignoreRestSiblings: true }], // what is taken out of an object leaves the rest
+      'no-unused-vars': ['error', { ignoreRestSiblings: true }], // destructuring omits properties from the rest
       'no-var': 'error',
       'object-shorthand': 'error',
       'prefer-const': 'error',
       'prefer-template': 'error',
-      'no-control-regex': 'off', // a terminal's output is full of them
+      'no-control-regex': 'off', // terminal output contains control characters
     },
   },
 ];

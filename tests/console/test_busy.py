@@ -1,6 +1,6 @@
-"""A page that stays open while much happens: answers, jobs with their logs, presets that are saved, for minutes.
+"""Memory of a page that stays open for minutes of answers, jobs with logs, and saved presets.
 
-What it holds is counted after each round of that, and must be as much after the last as after the first.
+It is measured after each round, and must not grow from the first to the last.
 """
 
 from __future__ import annotations
@@ -15,108 +15,111 @@ from pathlib import Path
 import yaml
 from playwright.async_api import Page, expect
 
-from tests.console.browser import Held, ask, browsing, held, in_browser
-from tests.jobs import ended, submit, write_hyperpod
-from tests.serving import Server, says, serving
+from tests.console.browser import MemorySample, browser_test, measure_memory, open_page, send_prompt
+from tests.jobs import submit, wait_for_job, write_hyperpod_preset
+from tests.running_server import RunningServer, running_server, scripted_model
 
-MINUTES = 4.0  # of traffic
-LEVEL = 1.0  # minutes of them after which the browser has compiled what it will, and its own lists are full
-RUNS = 20  # that the page keeps: so many are made before
-PRESETS = 20  # files that are saved at once
-PAUSE = 0.5  # seconds between saves
-CHUNKS, LINES = 5_000, 20_000  # that a round brings: about 1.6 MB of text
-GROWTH = 10_000  # bytes a round that count as flat: less than a hundredth of what it brings
-SPARE = 30  # nodes and listeners by which rounds may differ
-LOG = f"seq 1 {LINES} | sed 's/.*/\\x1b[32m&\\x1b[0m a line like any other, of no use to anybody/'"
-# In the CDK's words: each line is a change of the job, and a line of its log.
-ON_AND_ON = """n=0; until [ -e {go} ]; do
+MINUTES = 4.0  # of load
+WARM_UP_MINUTES = 1.0  # until the browser has compiled its code, and its lists are full
+MAX_RUNS = 20  # that the page keeps: so many precede the load
+PRESET_COUNT = 20  # files, saved together
+SAVE_INTERVAL = 0.5  # seconds between saves
+CHUNKS, LINES = 5_000, 20_000  # of a round: about 1.6 MB of text
+MAX_GROWTH = 10_000  # bytes a round: less than a hundredth of its text
+MAX_COUNT_GROWTH = 30  # of nodes and of listeners
+PRINT_LOG = f"seq 1 {LINES} | sed 's/.*/\\x1b[32m&\\x1b[0m a line like any other, of no use to anybody/'"
+# In the format of CDK: each line changes the job's progress.
+PRINT_CDK_LINES = """n=0; until [ -e {go} ]; do
   n=$((n % 200 + 1)); echo "busy | $n/200 | 7:08:04 PM | CREATE_COMPLETE | AWS::EC2::VPC | Part$n"; sleep 0.05
 done"""
 
 
 @asynccontextmanager
-async def saving(folder: Path) -> AsyncIterator[None]:
-    """Meanwhile presets are saved, over and over; one in four is wrong and is rejected. At the end all are right."""
+async def save_presets(folder: Path) -> AsyncIterator[None]:
+    """Save presets repeatedly within the block, one in four of them invalid. At its end all are valid."""
 
-    def save(number: int, *, wrong: bool) -> None:
-        for name in range(PRESETS):
-            is_wrong = wrong and (number + name) % 4 == 0
-            text = "provider: [" if is_wrong else yaml.safe_dump(says(f"say:{number}"))
+    def save_all(number: int, *, some_invalid: bool) -> None:
+        for name in range(PRESET_COUNT):
+            is_invalid = some_invalid and (number + name) % 4 == 0
+            text = "provider: [" if is_invalid else yaml.safe_dump(scripted_model(f"say:{number}"))
             (folder / f"saved{name}.yaml").write_text(text)
 
-    async def go_on() -> None:
+    async def save_repeatedly() -> None:
         for number in count():
-            save(number, wrong=True)
-            await asyncio.sleep(PAUSE)  # traffic of a known strength, not a wait for something
+            save_all(number, some_invalid=True)
+            await asyncio.sleep(SAVE_INTERVAL)  # the rate of the load; this waits for nothing
 
-    task = asyncio.create_task(go_on())
+    task = asyncio.create_task(save_repeatedly())
     try:
         yield
     finally:
         task.cancel()
-        save(0, wrong=False)
+        save_all(0, some_invalid=False)
 
 
-async def answers(page: Page, text: str) -> None:
+async def wait_for_answers(page: Page, text: str) -> None:
     await page.get_by_role("link", name="Playground", exact=True).click()
-    # Not typed: the browser would keep it, to undo it.
+    # Not typed: the browser would keep typed text for undo.
     await page.get_by_label("Prompt", exact=True).evaluate("(box, text) => { box.value = text; }", text)
     await page.get_by_role("button", name="Send").click()
     await expect(page.locator(".prompt")).to_have_text(text)
     await expect(page.locator(".answer .badge")).to_have_text(["Failed", "Done"], timeout=60_000)
 
 
-async def logs(server: Server, page: Page, *jobs: str) -> None:
-    """These logs, opened and left; the last is followed to its end."""
+async def open_logs(server: RunningServer, page: Page, *jobs: str) -> None:
+    """Open these logs one after another, and follow the last to its end."""
     for job in jobs:
         await page.goto(f"{server.url}/#/clusters/jobs/{job}")
         await expect(page.locator(".log-row").first).to_be_visible()
     await expect(page.locator(".log-bar")).to_contain_text(f"{LINES:,} lines", timeout=60_000)
 
 
-async def changes(page: Page) -> None:
+async def open_models_page(page: Page) -> None:
     await page.get_by_role("link", name="Models", exact=True).click()
     await expect(page.locator(".changes li").first).to_be_visible()
 
 
-@in_browser(800)
-async def test_a_page_on_a_busy_feed_does_not_grow(tmp_path: Path) -> None:
-    models, presets = {"long": says(f"chunks:{CHUNKS}"), "failing": says("fail:model_error")}, tmp_path / "presets"
-    write_hyperpod(presets, "long", deploy=LOG)
-    write_hyperpod(presets, "busy", deploy=ON_AND_ON.format(go=tmp_path / "go"))
-    samples: list[tuple[float, Held]] = []
-    async with serving(tmp_path, models=models) as server, browsing(server.url) as page:
-        await ask(page, "Go on", "long", "failing")
-        for number in range(RUNS):
-            await answers(page, f"Run {number}")
+@browser_test(800)
+async def test_memory_of_busy_page_stays_flat(tmp_path: Path) -> None:
+    models, presets = (
+        {"long": scripted_model(f"chunks:{CHUNKS}"), "failing": scripted_model("fail:model_error")},
+        tmp_path / "presets",
+    )
+    write_hyperpod_preset(presets, "long", deploy=PRINT_LOG)
+    write_hyperpod_preset(presets, "busy", deploy=PRINT_CDK_LINES.format(go=tmp_path / "go"))
+    samples: list[tuple[float, MemorySample]] = []
+    async with running_server(tmp_path, models=models) as server, open_page(server.url) as page:
+        await send_prompt(page, "Go on", "long", "failing")
+        for number in range(MAX_RUNS):
+            await wait_for_answers(page, f"Run {number}")
         jobs = [(await submit(server, preset=name))["job_id"] for name in ("busy", "long")]
-        begun = time.monotonic()
-        while time.monotonic() - begun < MINUTES * 60:
-            async with saving(presets / "models"):
-                await logs(server, page, *jobs)
-                await changes(page)
-                await answers(page, f"Round {len(samples)}")
+        started_at = time.monotonic()
+        while time.monotonic() - started_at < MINUTES * 60:
+            async with save_presets(presets / "models"):
+                await open_logs(server, page, *jobs)
+                await open_models_page(page)
+                await wait_for_answers(page, f"Round {len(samples)}")
             await expect(page.locator(".files .badge")).to_have_count(0)
-            samples.append(((time.monotonic() - begun) / 60, await held(page)))
+            samples.append(((time.monotonic() - started_at) / 60, await measure_memory(page)))
         (tmp_path / "go").touch()
-        await ended(server, jobs[0])
+        await wait_for_job(server, jobs[0])
     assert_flat(samples)
 
 
-def assert_flat(samples: list[tuple[float, Held]]) -> None:
-    for at, one in samples:
-        print(f"{at:5.2f} min  {one}")
-    level = [(at, one) for at, one in samples if at > LEVEL]
-    minutes = level[-1][0] - level[0][0]
-    growth = slope([(at, one.scripts) for at, one in level])
-    print(f"{len(level)} rounds in {minutes:.1f} minutes: {growth / 1000:+.1f} kB a minute")
-    assert growth * minutes / len(level) < GROWTH
-    assert level[-1][1].nodes - level[0][1].nodes < SPARE
-    assert level[-1][1].listeners - level[0][1].listeners < SPARE
+def assert_flat(samples: list[tuple[float, MemorySample]]) -> None:
+    for minute, sample in samples:
+        print(f"{minute:5.2f} min  {sample}")
+    judged = [(minute, sample) for minute, sample in samples if minute > WARM_UP_MINUTES]
+    minutes = judged[-1][0] - judged[0][0]
+    growth = slope([(minute, sample.scripts) for minute, sample in judged])
+    print(f"{len(judged)} rounds in {minutes:.1f} minutes: {growth / 1000:+.1f} kB a minute")
+    assert growth * minutes / len(judged) < MAX_GROWTH
+    assert judged[-1][1].nodes - judged[0][1].nodes < MAX_COUNT_GROWTH
+    assert judged[-1][1].listeners - judged[0][1].listeners < MAX_COUNT_GROWTH
 
 
 def slope(points: list[tuple[float, float]]) -> float:
-    """Of the straight line through them, by least squares."""
-    middle = sum(x for x, _ in points) / len(points)
-    mean = sum(y for _, y in points) / len(points)
-    return sum((x - middle) * (y - mean) for x, y in points) / sum((x - middle) ** 2 for x, _ in points)
+    """The slope of a line through points, by least squares."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)

@@ -1,4 +1,4 @@
-"""The console's modules, read and not run: each says what it is, none is left over, and eslint finds nothing."""
+"""Static checks of the console's modules: first comment lines, unused modules and exports, eslint."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.console.browser import ROOT
 
 STATIC = ROOT / "server" / "static"
 MODULES = sorted((STATIC / "js").rglob("*.js"))
-SHEETS = sorted((STATIC / "css").glob("*.css"))
+STYLESHEETS = sorted((STATIC / "css").glob("*.css"))
 ESLINT = Path(__file__).parent / "node_modules" / ".bin" / "eslint"
 EXPORT = re.compile(r"^export (?:async )?(?:function|class|const) (\w+)", re.MULTILINE)
 IMPORT = re.compile(r"^import \{ ([^}]+) \} from '([^']+)';$", re.MULTILINE)
 
 
-def imports() -> set[tuple[Path, str]]:
-    """Every name that some module imports, with the module that it comes from."""
+def imported_names() -> set[tuple[Path, str]]:
+    """All imported names, with the modules that they come from."""
     return {
         ((module.parent / source).resolve(), name)
         for module in MODULES
@@ -28,26 +28,24 @@ def imports() -> set[tuple[Path, str]]:
     }
 
 
-def test_every_module_and_sheet_begins_with_a_line_that_says_what_it_is() -> None:
+def test_modules_and_stylesheets_start_with_description() -> None:
     assert [path for path in MODULES if not re.match(r"// [A-Z].{20,}", path.read_text())] == []
-    assert [path for path in SHEETS if not re.match(r"/\* [A-Z].{20,}\*/", path.read_text())] == []
+    assert [path for path in STYLESHEETS if not re.match(r"/\* [A-Z].{20,}\*/", path.read_text())] == []
 
 
-def test_the_page_loads_every_sheet_and_nothing_that_is_exported_is_left_over() -> None:
-    page = (STATIC / "index.html").read_text()
-    assert [path.name for path in SHEETS if f"/static/css/{path.name}" not in page] == []
-    imported = imports()
+def test_page_loads_all_stylesheets_and_all_exports_are_imported() -> None:
+    html = (STATIC / "index.html").read_text()
+    assert [path.name for path in STYLESHEETS if f"/static/css/{path.name}" not in html] == []
+    imported = imported_names()
     exported = {(path, name) for path in MODULES for name in EXPORT.findall(path.read_text())}
     assert exported - imported == set()
-    assert {path for path in MODULES if f"/static/js/{path.name}" not in page} == {path for path, _ in imported}
+    assert {path for path in MODULES if f"/static/js/{path.name}" not in html} == {path for path, _ in imported}
 
 
 @pytest.mark.slow
-def test_eslint_finds_nothing() -> None:
+def test_eslint_reports_no_problem() -> None:
     if not ESLINT.exists():
         pytest.skip("eslint is not installed: `make test-slow` gets it where npm is")
     config = Path(__file__).with_name("eslint.config.mjs")
-    checked = subprocess.run(
-        [ESLINT, "--config", config, STATIC], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    result = subprocess.run([ESLINT, "--config", config, STATIC], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,4 +1,4 @@
-"""The playground in a real browser: prompts, pictures, answers side by side, stopping, resuming, code."""
+"""The playground page in a real browser: prompts, pictures, answers side by side, stop, resume, history."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from tests.aio import comes_true
-from tests.console.browser import ROOT, ask, browsing, in_browser, needs_model, text_of
-from tests.serving import Server, asks, says, serving
-from tests.upstream import Upstream, stream_of
+from tests.async_tests import wait_until
+from tests.console.browser import ROOT, answer_text, browser_test, needs_model, open_page, send_prompt
+from tests.running_server import RunningServer, running_server, scripted_model, upstream_model
+from tests.upstream import Upstream, stream_response
 
 RECEIPT = ROOT / "docs" / "receipt.png"
 HOSTILE = "<img src=x onerror=alert(1)><script>document.title='taken'</script><b>bold</b>"
 
 
-@in_browser()
-async def test_tokens_are_seen_one_after_another(tmp_path: Path) -> None:
+@browser_test()
+async def test_answer_text_grows_token_by_token(tmp_path: Path) -> None:
     first, second = asyncio.Event(), asyncio.Event()
     async with Upstream() as up:
-        up.answer = stream_of(["Red", first, ", green", second, ", blue."])
-        async with serving(tmp_path, models={"m": asks(up.base_url)}) as server, browsing(server.url) as page:
-            await ask(page, "Name three colours.", "m")
+        up.response = stream_response(["Red", first, ", green", second, ", blue."])
+        async with (
+            running_server(tmp_path, models={"m": upstream_model(up.base_url)}) as server,
+            open_page(server.url) as page,
+        ):
+            await send_prompt(page, "Name three colours.", "m")
             answer = page.get_by_role("region", name="Answer of m")
             await expect(answer).to_have_text("Red")
             await expect(page.locator(".answer .badge")).to_have_text("Answering")
@@ -34,11 +37,11 @@ async def test_tokens_are_seen_one_after_another(tmp_path: Path) -> None:
             await expect(page.locator(".answer .badge")).to_have_text("Done")
 
 
-@in_browser(120)
+@browser_test(120)
 @needs_model
-async def test_the_embedded_model_answers_token_by_token_about_a_picture(tmp_path: Path) -> None:
+async def test_embedded_model_streams_answer_about_picture(tmp_path: Path) -> None:
     model = {"provider": "local", "model": "SmolLM2-135M-Instruct", "capabilities": ["text", "image", "stream"]}
-    async with serving(tmp_path, models={"smollm2": model}) as server, browsing(server.url) as page:
+    async with running_server(tmp_path, models={"smollm2": model}) as server, open_page(server.url) as page:
         await page.evaluate(
             """() => {
                 window.lengths = [];
@@ -49,24 +52,28 @@ async def test_the_embedded_model_answers_token_by_token_about_a_picture(tmp_pat
             }"""
         )
         await page.locator("#media-input").set_input_files(RECEIPT)
-        await ask(page, "What is the total?", "smollm2")
+        await send_prompt(page, "What is the total?", "smollm2")
         await expect(page.locator(".answer .badge")).to_have_text("Done", timeout=90_000)
-        assert "6.00" in await text_of(page, "smollm2")
+        assert "6.00" in await answer_text(page, "smollm2")
         lengths = await page.evaluate("window.lengths")
         assert len(lengths) >= 3
         assert lengths == sorted(lengths)
-        numbers = await page.locator(".numbers dd").all_inner_texts()
-        assert "\u2013" not in numbers  # the dash that stands for a number that is not known
+        numbers = await page.locator(".metrics dd").all_inner_texts()
+        assert "\u2013" not in numbers  # the dash of an unknown number
 
 
-@in_browser()
-async def test_several_answer_side_by_side_each_with_its_numbers_and_the_reason_if_it_failed(tmp_path: Path) -> None:
-    models = {"good": says("say:fine; usage:3,1"), "bad": says("fail:model_error"), "slow": says("say:begun; hang")}
-    async with serving(tmp_path, models=models) as server, browsing(server.url) as page:
-        await ask(page, "Hello", "good", "bad", "slow")
+@browser_test()
+async def test_multiple_models_show_metrics_errors_and_stop_separately(tmp_path: Path) -> None:
+    models = {
+        "good": scripted_model("say:fine; usage:3,1"),
+        "bad": scripted_model("fail:model_error"),
+        "slow": scripted_model("say:begun; hang"),
+    }
+    async with running_server(tmp_path, models=models) as server, open_page(server.url) as page:
+        await send_prompt(page, "Hello", "good", "bad", "slow")
         good = page.get_by_role("article", name="good")
         await expect(good.locator(".badge")).to_have_text("Done")
-        await expect(good.locator(".numbers")).to_contain_text("3 / 1")
+        await expect(good.locator(".metrics")).to_contain_text("3 / 1")
         bad = page.get_by_role("article", name="bad")
         await expect(bad.locator(".badge")).to_have_text("Failed")
         await expect(bad.locator(".answer-error")).to_contain_text("model_error")
@@ -74,73 +81,82 @@ async def test_several_answer_side_by_side_each_with_its_numbers_and_the_reason_
         await expect(slow.locator(".badge")).to_have_text("Answering")
         await page.get_by_role("button", name="Stop slow").click()
         await expect(slow.locator(".badge")).to_have_text("Stopped")
-        await comes_true(lambda: server.scripted.cancelled == 1)
+        await wait_until(lambda: server.scripted.cancelled == 1)
 
 
-@in_browser()
-async def test_all_are_stopped_at_once(tmp_path: Path) -> None:
-    models = {"one": says("say:begun; hang"), "two": says("hang")}
-    async with serving(tmp_path, models=models) as server, browsing(server.url) as page:
-        await ask(page, "Hello", "one", "two")
+@browser_test()
+async def test_stop_all_cancels_every_stream(tmp_path: Path) -> None:
+    models = {"one": scripted_model("say:begun; hang"), "two": scripted_model("hang")}
+    async with running_server(tmp_path, models=models) as server, open_page(server.url) as page:
+        await send_prompt(page, "Hello", "one", "two")
         await expect(page.get_by_role("region", name="Answer of one")).to_have_text("begun")
         await page.get_by_role("button", name="Stop all").click()
         await expect(page.locator(".answer .badge")).to_have_text(["Stopped", "Stopped"])
-        await comes_true(lambda: server.scripted.cancelled == 2)
+        await wait_until(lambda: server.scripted.cancelled == 2)
 
 
-def cut(server: Server) -> None:
-    """Cuts every WebSocket in the middle, as a network does."""
-    for one in list(server.services.sockets):
-        one.ws_connection.stream.close()  # type: ignore[attr-defined] # Tornado's, under what Services knows of it
+def drop_connections(server: RunningServer) -> None:
+    """Drop the TCP connection of every WebSocket, as a network failure does."""
+    for websocket in list(server.services.websockets):
+        websocket.ws_connection.stream.close()  # type: ignore[attr-defined] # Tornado's, under what Services knows of it
 
 
-@in_browser()
-async def test_a_connection_that_is_cut_comes_back_and_the_answer_goes_on_where_it_was(tmp_path: Path) -> None:
-    more = asyncio.Event()
+@browser_test()
+async def test_lost_connection_reconnects_and_resumes_answer(tmp_path: Path) -> None:
+    gate = asyncio.Event()
     async with Upstream() as up:
-        up.answer = stream_of(["Once ", "upon ", more, "a ", "time."])
-        async with serving(tmp_path, models={"m": asks(up.base_url)}) as server, browsing(server.url) as page:
-            await ask(page, "A story", "m")
+        up.response = stream_response(["Once ", "upon ", gate, "a ", "time."])
+        async with (
+            running_server(tmp_path, models={"m": upstream_model(up.base_url)}) as server,
+            open_page(server.url) as page,
+        ):
+            await send_prompt(page, "A story", "m")
             answer = page.get_by_role("region", name="Answer of m")
             await expect(answer).to_contain_text("Once upon")
-            cut(server)
+            drop_connections(server)
             await expect(page.locator("#connection")).to_have_text("Offline")
-            more.set()
+            gate.set()
             await expect(answer).to_have_text("Once upon a time.")
             await expect(page.locator("#connection")).to_have_text("Connected")
             await expect(page.locator(".answer .note")).to_contain_text("went on where it was")
             assert len(up.requests) == 1
 
 
-@in_browser()
-async def test_an_answer_that_was_resumed_can_be_stopped(tmp_path: Path) -> None:
-    models = {"m": says("say:begun; hang")}
-    async with serving(tmp_path, models=models) as server, browsing(server.url) as page:
-        await ask(page, "Hello", "m")
+@browser_test()
+async def test_resumed_answer_can_be_stopped(tmp_path: Path) -> None:
+    models = {"m": scripted_model("say:begun; hang")}
+    async with running_server(tmp_path, models=models) as server, open_page(server.url) as page:
+        await send_prompt(page, "Hello", "m")
         await expect(page.get_by_role("region", name="Answer of m")).to_have_text("begun")
-        cut(server)
+        drop_connections(server)
         await expect(page.locator(".answer .note")).to_contain_text("went on where it was")
         await page.get_by_role("button", name="Stop m").click()
         await expect(page.locator(".answer .badge")).to_have_text("Stopped")
-        await comes_true(lambda: server.scripted.cancelled == 1)
+        await wait_until(lambda: server.scripted.cancelled == 1)
 
 
-@in_browser()
-async def test_an_answer_that_is_markup_is_shown_as_text(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"echo": says("echo")}) as server, browsing(server.url) as page:
-        await ask(page, HOSTILE, "echo")
+@browser_test()
+async def test_answer_markup_is_shown_as_text(tmp_path: Path) -> None:
+    async with (
+        running_server(tmp_path, models={"echo": scripted_model("echo")}) as server,
+        open_page(server.url) as page,
+    ):
+        await send_prompt(page, HOSTILE, "echo")
         await expect(page.locator(".answer .badge")).to_have_text("Done")
-        assert await text_of(page, "echo") == HOSTILE
+        assert await answer_text(page, "echo") == HOSTILE
         assert await page.locator(".run img, .run script, .run b").count() == 0
         assert await page.title() == "Playground · Forgeline"
 
 
-@in_browser()
-async def test_pictures_are_picked_shown_removed_and_refused(tmp_path: Path) -> None:
+@browser_test()
+async def test_media_input_pick_remove_and_reject(tmp_path: Path) -> None:
     text, video = tmp_path / "notes.txt", tmp_path / "clip.mp4"
     text.write_text("no picture")
     video.write_bytes(b"\0\0\0\x18ftypmp42")
-    async with serving(tmp_path, models={"echo": says("echo")}) as server, browsing(server.url) as page:
+    async with (
+        running_server(tmp_path, models={"echo": scripted_model("echo")}) as server,
+        open_page(server.url) as page,
+    ):
         strip, picker = page.get_by_role("list", name="Pictures and video"), page.locator("#media-input")
         await picker.set_input_files(RECEIPT)
         await expect(strip).to_contain_text("receipt.png")
@@ -154,9 +170,9 @@ async def test_pictures_are_picked_shown_removed_and_refused(tmp_path: Path) -> 
         await expect(page.get_by_role("alert").filter(has_text="Write a prompt")).to_be_visible()
 
 
-@in_browser()
-async def test_a_picture_is_dropped_and_pasted(tmp_path: Path) -> None:
-    give = """kind => {
+@browser_test()
+async def test_media_input_drop_and_paste(tmp_path: Path) -> None:
+    transfer_script = """kind => {
         const data = new DataTransfer();
         data.items.add(new File([new Uint8Array([137, 80])], kind + '.png', {type: 'image/png'}));
         const zone = document.querySelector('.composer-zone');
@@ -165,20 +181,26 @@ async def test_a_picture_is_dropped_and_pasted(tmp_path: Path) -> None:
             : new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true});
         zone.dispatchEvent(event);
     }"""
-    async with serving(tmp_path, models={"echo": says("echo")}) as server, browsing(server.url) as page:
+    async with (
+        running_server(tmp_path, models={"echo": scripted_model("echo")}) as server,
+        open_page(server.url) as page,
+    ):
         for kind in ("drop", "paste"):
-            await page.evaluate(give, kind)
+            await page.evaluate(transfer_script, kind)
             await expect(page.locator(".media-strip")).to_contain_text(f"{kind}.png")
 
 
-@in_browser()
-async def test_the_last_runs_are_kept_over_a_reload_and_used_again(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"echo": says("echo")}) as server, browsing(server.url) as page:
-        await ask(page, "The first question", "echo")
+@browser_test()
+async def test_run_history_survives_reload_and_can_be_reused(tmp_path: Path) -> None:
+    async with (
+        running_server(tmp_path, models={"echo": scripted_model("echo")}) as server,
+        open_page(server.url) as page,
+    ):
+        await send_prompt(page, "The first question", "echo")
         await expect(page.locator(".answer .badge")).to_have_text("Done")
         await page.reload()
         await expect(page.locator(".prompt")).to_have_text("The first question")
-        assert await text_of(page, "echo") == "The first question"
+        assert await answer_text(page, "echo") == "The first question"
         await page.get_by_role("button", name="Use again").click()
         await expect(page.get_by_label("Prompt", exact=True)).to_have_value("The first question")
         await page.get_by_text("Last runs").click()
@@ -187,37 +209,37 @@ async def test_the_last_runs_are_kept_over_a_reload_and_used_again(tmp_path: Pat
         await expect(page.get_by_text("Nothing asked yet")).to_be_visible()
 
 
-# What has moved, each time: by how much, and what.
-SHIFTS = """() => {
+# Records layout shifts: the size of each, and the moved elements.
+RECORD_SHIFTS = """() => {
     window.shifts = [];
-    const named = ({node}) => node?.className || node?.nodeName;
+    const nameOf = ({node}) => node?.className || node?.nodeName;
     const observer = new PerformanceObserver((list) => {
-        for (const {value, sources} of list.getEntries()) window.shifts.push([value, sources.map(named)]);
+        for (const {value, sources} of list.getEntries()) window.shifts.push([value, sources.map(nameOf)]);
     });
     observer.observe({type: 'layout-shift'});
 }"""
-STILL = 0.01  # of the window times the way it went: a tenth of what is taken for good
+MAX_SHIFT = 0.01  # cumulative layout shift: a tenth of the usual limit for "good"
 
 
 @pytest.mark.parametrize("width", [360, 1024, 1920])
-@in_browser()
-async def test_nothing_moves_while_tokens_arrive(tmp_path: Path, width: int) -> None:
-    """Not the cards, nor what is in them, while they begin, grow for four hundred lines, end, and fail half way."""
+@browser_test()
+async def test_layout_does_not_shift_while_streaming(tmp_path: Path, width: int) -> None:
+    """Neither cards nor their contents move while answers start, grow to four hundred lines, end, or fail midway."""
     models = {
-        "long": says("chunks:4000; usage:10,4000"),
-        "broken": says("say:so far, so good; fail:model_error"),
-        "bad": says("fail:unavailable"),
+        "long": scripted_model("chunks:4000; usage:10,4000"),
+        "broken": scripted_model("say:so far, so good; fail:model_error"),
+        "bad": scripted_model("fail:unavailable"),
     }
     size = {"width": width, "height": 800}
-    async with serving(tmp_path, models=models) as server, browsing(server.url, viewport=size) as page:
-        await ask(page, "Before", "bad")
+    async with running_server(tmp_path, models=models) as server, open_page(server.url, viewport=size) as page:
+        await send_prompt(page, "Before", "bad")
         await expect(page.locator(".answer .badge")).to_have_text("Failed")
-        await page.evaluate(SHIFTS)
-        await ask(page, "Go on", *models)
+        await page.evaluate(RECORD_SHIFTS)
+        await send_prompt(page, "Go on", *models)
         await expect(page.locator(".prompt")).to_have_text("Go on")
         cards = [page.get_by_role("article", name=name) for name in models]
         before = [await card.bounding_box() for card in cards]
         await expect(page.locator(".answer .badge")).to_have_text(["Failed", "Failed", "Done"])
         assert [await card.bounding_box() for card in cards] == before
         shifts = await page.evaluate("window.shifts")
-        assert sum(shift for shift, _ in shifts) < STILL, shifts
+        assert sum(shift for shift, _ in shifts) < MAX_SHIFT, shifts

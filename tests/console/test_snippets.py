@@ -1,4 +1,4 @@
-"""A request copied as code: each language's own program runs it, and it asks the server the same."""
+"""Code snippets of a request: run by the interpreter of each language, they send the same request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.console.browser import ROOT, ask, browsing, in_browser
-from tests.serving import Server, says, serving
+from tests.console.browser import ROOT, browser_test, open_page, send_prompt
+from tests.running_server import RunningServer, running_server, scripted_model
 
 RECEIPT = ROOT / "docs" / "receipt.png"
 KEY = 'a key\'s "$value"'
@@ -27,7 +27,7 @@ RUNNERS = {
 languages = pytest.mark.parametrize("language", RUNNERS)
 
 
-async def copied(page: Page, language: str) -> str:
+async def copy_code(page: Page, language: str) -> str:
     await page.get_by_role("button", name="As code").click()
     await page.get_by_role("tab", name=language).click()
     await page.get_by_role("button", name=f"Copy {language}").click()
@@ -36,11 +36,11 @@ async def copied(page: Page, language: str) -> str:
     return code
 
 
-async def printed(language: str, code: str, environ: Mapping[str, str] | None = None) -> str:
+async def run_code(language: str, code: str, environ: Mapping[str, str] | None = None) -> str:
     runner = RUNNERS[language]
     if shutil.which(runner[0]) is None:
         pytest.skip(f"{runner[0]} is not installed")
-    child = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *runner,
         code,
         cwd=RECEIPT.parent,
@@ -48,54 +48,62 @@ async def printed(language: str, code: str, environ: Mapping[str, str] | None = 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    return (await child.communicate())[0].decode()
+    return (await process.communicate())[0].decode()
 
 
-async def asks_once_more(server: Server, language: str, code: str, environ: Mapping[str, str] | None = None) -> str:
+async def run_and_expect_call(
+    server: RunningServer, language: str, code: str, environ: Mapping[str, str] | None = None
+) -> str:
     calls = server.scripted.calls
-    output = await printed(language, code, environ)
+    output = await run_code(language, code, environ)
     assert server.scripted.calls > calls, output
     return output
 
 
 @languages
-@in_browser()
-async def test_the_request_as_code_does_the_same(tmp_path: Path, language: str) -> None:
-    async with serving(tmp_path, models={"echo": says("echo")}) as server, browsing(server.url) as page:
+@browser_test()
+async def test_snippet_sends_same_request(tmp_path: Path, language: str) -> None:
+    async with (
+        running_server(tmp_path, models={"echo": scripted_model("echo")}) as server,
+        open_page(server.url) as page,
+    ):
         await page.locator("#media-input").set_input_files(RECEIPT)
-        await ask(page, QUESTION, "echo")
+        await send_prompt(page, QUESTION, "echo")
         await expect(page.locator(".answer .badge")).to_have_text("Done")
-        output = await asks_once_more(server, language, await copied(page, language))
+        output = await run_and_expect_call(server, language, await copy_code(page, language))
         assert ('"delta":"It\'s "' if language == "curl" else QUESTION) in output
 
 
 @languages
-@in_browser()
-async def test_several_models_settings_and_a_key_are_asked_as_code_too(tmp_path: Path, language: str) -> None:
-    models = {"one": says("echo"), "two": says("echo")}
+@browser_test()
+async def test_snippet_with_models_settings_and_key(tmp_path: Path, language: str) -> None:
+    models = {"one": scripted_model("echo"), "two": scripted_model("echo")}
     environ = {"FORGELINE_API_KEYS": KEY}
-    async with serving(tmp_path, models=models, environ=environ) as server, browsing(server.url) as page:
+    async with running_server(tmp_path, models=models, environ=environ) as server, open_page(server.url) as page:
         await page.get_by_label("Key", exact=True).fill(KEY)
         await page.keyboard.press("Enter")
         await page.get_by_text("Settings").click()
         await page.get_by_label("Max tokens").fill("77")
         await page.get_by_label("Temperature").fill("0.5")
         await page.get_by_label("System prompt").fill("true,\nfalse")
-        await ask(page, "Hello", *models)
+        await send_prompt(page, "Hello", *models)
         await expect(page.locator(".answer .badge")).to_have_text(["Done", "Done"])
-        code = await copied(page, language)
+        code = await copy_code(page, language)
         assert KEY not in code
-        output = await asks_once_more(server, language, code, {"FORGELINE_KEY": KEY})
+        output = await run_and_expect_call(server, language, code, {"FORGELINE_KEY": KEY})
         assert output.count('"delta":"Hello"' if language == "curl" else "Hello") == 2
-        refused = await printed(language, code, {"FORGELINE_KEY": "another"})
-        assert "API key" in refused
+        rejected_output = await run_code(language, code, {"FORGELINE_KEY": "another"})
+        assert "API key" in rejected_output
 
 
-@in_browser()
-async def test_a_page_that_may_not_use_the_clipboard_copies_all_the_same(tmp_path: Path) -> None:
-    """As over plain http in one's own network, which is no secure context."""
-    async with serving(tmp_path, models={"echo": says("echo")}) as server, browsing(server.url) as page:
-        await ask(page, "Hello", "echo")
+@browser_test()
+async def test_copy_without_clipboard_api_uses_copy_command(tmp_path: Path) -> None:
+    """Plain http in a private network is no secure context, so `navigator.clipboard` is missing there."""
+    async with (
+        running_server(tmp_path, models={"echo": scripted_model("echo")}) as server,
+        open_page(server.url) as page,
+    ):
+        await send_prompt(page, "Hello", "echo")
         await expect(page.locator(".answer .badge")).to_have_text("Done")
         await page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('not here')); }")
-        assert "Hello" in await copied(page, "curl")
+        assert "Hello" in await copy_code(page, "curl")

@@ -1,4 +1,4 @@
-"""Jobs that outlive their server end with the test here, too."""
+"""The fixture that ends jobs which outlive their server."""
 
 from tests.infraforge_runner.conftest import folder
 

@@ -1,4 +1,4 @@
-"""What docs/OPERATION.md tells to type, so that tests type just that."""
+"""The commands in docs/OPERATION.md, for tests that run exactly those."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.processes import ROOT
 OPERATION = (ROOT / "docs" / "OPERATION.md").read_text()
 
 
-def block(name: str, **instead: str) -> str:
-    """The commands marked with this name, other words in place of some that they hold."""
+def documented_commands(name: str, **replacements: str) -> str:
+    """Return the commands of a named block, with words replaced."""
     (code,) = re.findall(rf"<!-- run: {name} -->\n *```sh\n(.*?)```", OPERATION, re.DOTALL)
-    for word, other in instead.items():
+    for word, replacement in replacements.items():
         assert word in code, word
-        code = code.replace(word, other)
+        code = code.replace(word, replacement)
     return str(code)

@@ -1,7 +1,7 @@
-"""The shipped container file, built by Buildah, and its image run without a container engine.
+"""Build the shipped container file with Buildah and run its image without a container engine.
 
-with built(tmp_path) as image, image.started(data, FORGELINE_API_KEYS="k") as container:
-    container.listening()
+with build_image(tmp_path) as image, image.start(data, FORGELINE_API_KEYS="k") as container:
+    container.read_first_line()
     container.stop()
 """
 
@@ -22,18 +22,18 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.namespaces import first_below
+from tests.deploy.namespaces import find_namespace_init
 from tests.processes import ROOT
 
 FILES = ROOT / "deploy" / "container"
 BASE, SUITE = "docker.io/library/debian:trixie-slim", "trixie"
 TOOLS = ("buildah", "mmdebstrap", "unshare", "nsenter", "mount", "umount")
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # by which this machine reaches its registries
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # needed to reach package registries from here
 
 
 @dataclass
 class Image:
-    """`root` is its file system, which may be written to; `config` what a container engine reads of it."""
+    """`root` is its writable file system, `config` its configuration as a container engine reads it."""
 
     root: Path
     config: Mapping[str, Any]
@@ -43,9 +43,8 @@ class Image:
         return dict(line.split("=", 1) for line in self.config["Env"])
 
     @contextmanager
-    def started(self, data: Path, **environment: str) -> Iterator[Container]:
-        """As an engine does it with --read-only: own processes and mounts, the volume, the user, the entry point as
-        process 1."""
+    def start(self, data: Path, **environment: str) -> Iterator[Container]:
+        """Start a container as an engine does with --read-only: own pids and mounts, the volume, the user."""
         user, group = self.config["User"].split(":")
         os.chown(data, int(user), int(group))
         (volume,) = self.config["Volumes"]
@@ -58,56 +57,66 @@ class Image:
         """
         enter = ["unshare", "--root", str(self.root), "--wd", self.config["WorkingDir"], "--mount-proc"]
         enter += ["--setuid", user, "--setgid", group, "--pid", "--fork", "--kill-child"]
-        child = subprocess.Popen(
+        process = subprocess.Popen(
             ["unshare", "--mount", "sh", "-ec", mounts, "sh", *enter, *self.config["Entrypoint"]],
             env={**self.environment, "HOME": volume, **environment},
             stdout=subprocess.PIPE,
             text=True,
         )
         try:
-            yield Container(child, {**self.environment, **environment}, self.config)
+            yield Container(process, {**self.environment, **environment}, self.config)
         finally:
-            if child.poll() is None:
-                child.kill()
-            child.communicate()
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
 
 
 @dataclass
 class Container:
-    child: subprocess.Popen[str]
+    process: subprocess.Popen[str]
     environment: Mapping[str, str]
     config: Mapping[str, Any]
 
     @property
-    def first(self) -> int:
-        """The pid, out here, of its process 1."""
-        first = first_below(self.child.pid)
+    def init_pid(self) -> int:
+        """The pid, outside the container, of its process 1."""
+        first = find_namespace_init(self.process.pid)
         assert first is not None
         return first
 
-    def listening(self) -> str:
-        assert self.child.stdout is not None
-        return self.child.stdout.readline().strip()
+    def read_first_line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command in it, as its user."""
+        """Run a command in the container, as its user."""
         user, group = self.config["User"].split(":")
-        enter = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--root", "--setuid", user, "--setgid", group]
+        enter = [
+            "nsenter",
+            f"--target={self.init_pid}",
+            "--mount",
+            "--pid",
+            "--root",
+            "--setuid",
+            user,
+            "--setgid",
+            group,
+        ]
         return subprocess.run([*enter, *command], env=self.environment, capture_output=True, text=True, check=False)
 
     def stop(self) -> int:
-        """As `docker stop` does. Its exit status."""
-        os.kill(self.first, signal.SIGTERM)
-        return self.child.wait()
+        """Stop the container as `docker stop` does. Returns its exit status."""
+        os.kill(self.init_pid, signal.SIGTERM)
+        return self.process.wait()
 
     def kill(self) -> None:
-        os.kill(self.first, signal.SIGKILL)
-        self.child.wait()
+        os.kill(self.init_pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @contextmanager
-def built(folder: Path) -> Iterator[Image]:
-    """The base is Debian's own, made on the spot: no registry of images is asked."""
+def build_image(folder: Path) -> Iterator[Image]:
+    """Build the image on a Debian base that is made here: no image registry is contacted."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"building an image needs root and tools; missing: {', '.join(missing) or 'root'}")
@@ -130,11 +139,11 @@ class _Buildah:
 
     def run(self, *arguments: str) -> str:
         environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-        done = subprocess.run(
+        completed = subprocess.run(
             [*self._command, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed.stdout.strip()
 
     def make_base(self, folder: Path) -> None:
         archive = folder / "base.tar"

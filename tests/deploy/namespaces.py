@@ -1,12 +1,12 @@
-"""Processes in pid namespaces of their own, as they are seen from out here."""
+"""Find the processes of other pid namespaces."""
 
 from __future__ import annotations
 
-from infraforge_runner.processes import PROC, descendants
+from infraforge_runner.jobs.process_tree import PROC, descendants
 
 
-def numbers_of(pid: int) -> list[int]:
-    """Its pid out here, then in each namespace further in; empty where it has ended (proc(5), NSpid)."""
+def namespace_pids(pid: int) -> list[int]:
+    """The pids of a process, outermost namespace first (NSpid in proc(5)); empty if it has ended."""
     try:
         lines = (PROC / str(pid) / "status").read_text().splitlines()
     except OSError:
@@ -14,11 +14,11 @@ def numbers_of(pid: int) -> list[int]:
     return [int(number) for number in next(line for line in lines if line.startswith("NSpid:")).split()[1:]]
 
 
-def first_below(pid: int) -> int | None:
-    """The first process of a namespace that this one, or one that it has started, has made."""
-    return next((one for one in descendants(pid) if numbers_of(one)[1:] == [1]), None)
+def find_namespace_init(pid: int) -> int | None:
+    """The pid here of the first process of a namespace made by this process or a descendant."""
+    return next((child for child in descendants(pid) if namespace_pids(child)[1:] == [1]), None)
 
 
-def known_inside_as(number: int, first: int) -> int:
-    """The pid out here of the process that has this number in the namespace of that first process."""
-    return next(pid for pid in descendants(first) if numbers_of(pid)[1:] == [number])
+def find_by_namespace_pid(namespace_pid: int, init_pid: int) -> int:
+    """The pid here of the process with this pid inside the namespace."""
+    return next(pid for pid in descendants(init_pid) if namespace_pids(pid)[1:] == [namespace_pid])

@@ -1,4 +1,4 @@
-"""The shipped alerts and dashboard, held to what /metrics serves, to the runbook, and to a real Prometheus."""
+"""The shipped alerts and dashboard match /metrics and the runbook, and work in a real Prometheus."""
 
 from __future__ import annotations
 
@@ -21,100 +21,104 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from tests.aio import asynchronous, unhurried
+from tests.async_tests import async_test, slow_async_test
 from tests.deploy.rules import (
     DASHBOARD,
     PROMETHEUS,
     RULES,
     alerts,
-    asked_by,
     dashboard_queries,
     label_queries,
+    metric_references,
     panels,
 )
-from tests.jobs import ended, submit, write_hyperpod
-from tests.processes import ROOT, Process, running
-from tests.server.scraping import Numbers, scrape
-from tests.serving import says, serving, write_presets
+from tests.jobs import submit, wait_for_job, write_hyperpod_preset
+from tests.processes import ROOT, ServerProcess, running_process
+from tests.running_server import running_server, scripted_model, write_presets
+from tests.server.observability.scraping import Samples, scrape
 
 HI = {"text": "hi"}
-MODELS = {"m": says("say:Hello there; usage:3,4"), "bad": says("fail:model_error")}
+MODELS = {"m": scripted_model("say:Hello there; usage:3,4"), "bad": scripted_model("fail:model_error")}
 CASES = ROOT / "tests" / "deploy" / "forgeline-rules_test.yml"
 
 
-def names_of(numbers: Numbers) -> dict[str, set[str]]:
-    """The names of samples that a scrape has, or could have had, and the labels of those that it has."""
-    found: dict[str, set[str]] = {}
+def sample_labels(numbers: Samples) -> dict[str, set[str]]:
+    """The labels of all samples of a scrape by name; an empty set for a metric without samples."""
+    labels_by_name: dict[str, set[str]] = {}
     for family in numbers.families:
-        ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}[family.type]
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}[family.type]
         labels = {label for sample in family.samples for label in sample.labels}
-        found |= {family.name + end: labels for end in ends}
-    return found
+        labels_by_name |= {family.name + end: labels for end in suffixes}
+    return labels_by_name
 
 
-@asynchronous
-async def test_every_metric_in_an_alert_or_on_the_dashboard_is_served_with_its_labels(tmp_path: Path) -> None:
-    write_hyperpod(tmp_path / "presets", deploy="true")
-    async with serving(tmp_path, models=MODELS) as server:
+@async_test
+async def test_alerts_and_dashboard_use_served_metrics_and_labels(tmp_path: Path) -> None:
+    write_hyperpod_preset(tmp_path / "presets", deploy="true")
+    async with running_server(tmp_path, models=MODELS) as server:
         for model in MODELS:
             await server.post(f"/api/models/{model}", HI)
-        await ended(server, (await submit(server))["job_id"])
-        served = names_of(await scrape(server)) | {"up": set()}
+        await wait_for_job(server, (await submit(server))["job_id"])
+        served = sample_labels(await scrape(server)) | {"up": set()}
     expressions = [rule["expr"] for rule in alerts().values()] + label_queries()
     expressions += [query for queries in dashboard_queries().values() for query in queries]
     assert len(expressions) > 40
     for expression in expressions:
-        asked = asked_by(expression)
-        assert asked, expression
-        for name, labels in asked:
+        references = metric_references(expression)
+        assert references, expression
+        for name, labels in references:
             assert name in served, f"{name}, in {expression}"
             assert labels <= (served[name] or labels), f"{labels - served[name]}, in {expression}"
 
 
-def test_every_alert_has_an_entry_in_the_runbook_and_a_case_and_nothing_else_has() -> None:
+def test_every_alert_has_runbook_entry_and_rule_test() -> None:
     runbook = (ROOT / "docs" / "RUNBOOK.md").read_text()
     assert re.findall(r"^## (Forgeline\w+)$", runbook, re.MULTILINE) == list(alerts())
     cases = yaml.safe_load(CASES.read_text())["tests"]
-    named = [check["alertname"] for case in cases for check in case["alert_rule_test"]]
-    assert sorted(set(named)) == sorted(alerts())
+    tested = [check["alertname"] for case in cases for check in case["alert_rule_test"]]
+    assert sorted(set(tested)) == sorted(alerts())
     for name, rule in alerts().items():
         assert set(rule["annotations"]) == {"summary"}, name
         assert rule["labels"]["severity"] in {"page", "ticket"}, name
 
 
-def test_an_entry_of_the_runbook_says_what_it_means_and_what_to_do() -> None:
+def test_runbook_entries_have_means_look_and_do() -> None:
     entries = (ROOT / "docs" / "RUNBOOK.md").read_text().split("\n## ")[1:]
     for entry in entries:
         assert [word for word in ("**Means**", "**Look**", "**Do**") if word not in entry] == [], entry.split("\n")[0]
 
 
-def test_grafanas_own_types_take_the_dashboard_and_lose_nothing_of_it() -> None:
+def test_dashboard_round_trips_through_grafana_types() -> None:
     register_default_plugins()
     shipped = json.loads(DASHBOARD.read_text())
-    read = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(shipped)))
-    assert list(lost(shipped, read)) == []
+    round_tripped = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(shipped)))
+    assert list(find_differences(shipped, round_tripped)) == []
 
 
-def lost(shipped: Any, read: Any, path: str = "") -> Any:
-    """The paths of what is in the first and not, or otherwise, in the second."""
-    if isinstance(shipped, dict) and isinstance(read, dict):
+def find_differences(shipped: Any, round_tripped: Any, path: str = "") -> Any:
+    """The paths at which the second value lacks or changes something of the first."""
+    if isinstance(shipped, dict) and isinstance(round_tripped, dict):
         for key, value in shipped.items():
-            yield from lost(value, read.get(key), f"{path}.{key}")
-    elif isinstance(shipped, list) and isinstance(read, list) and len(shipped) == len(read):
-        for at, (one, other) in enumerate(zip(shipped, read, strict=True)):
-            yield from lost(one, other, f"{path}[{at}]")
-    elif shipped != read:
-        yield f"{path}: {shipped!r} became {read!r}"
+            yield from find_differences(value, round_tripped.get(key), f"{path}.{key}")
+    elif isinstance(shipped, list) and isinstance(round_tripped, list) and len(shipped) == len(round_tripped):
+        for index, (first, second) in enumerate(zip(shipped, round_tripped, strict=True)):
+            yield from find_differences(first, second, f"{path}[{index}]")
+    elif shipped != round_tripped:
+        yield f"{path}: {shipped!r} became {round_tripped!r}"
 
 
-def test_the_dashboard_s_panels_have_numbers_and_places_of_their_own() -> None:
+def test_dashboard_panels_have_unique_ids_and_cells() -> None:
     shipped = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in shipped}) == len(shipped)
     taken: set[tuple[int, int]] = set()
     for panel in shipped:
-        at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert at["x"] + at["w"] <= 24, panel["title"]
+        position = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
+        }
+        assert position["x"] + position["w"] <= 24, panel["title"]
         assert not cells & taken, panel["title"]
         taken |= cells
     assert all(target["legendFormat"] for panel in panels() for target in panel["targets"])
@@ -123,18 +127,20 @@ def test_the_dashboard_s_panels_have_numbers_and_places_of_their_own() -> None:
 # --- Prometheus itself -----------------------------------------------------------------------------
 
 
-def tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
+def require_tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
         pytest.skip(f"{name} is not installed")
-    return found
+    return path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["check", "rules", RULES], ["test", "rules", CASES]], ids=["check", "cases"])
-def test_promtool_finds_no_fault_in_the_alerts(command: list[Any]) -> None:
-    told = subprocess.run([tool("promtool"), *command], capture_output=True, text=True, check=False, cwd=CASES.parent)
-    assert told.returncode == 0, told.stdout + told.stderr
+def test_promtool_accepts_alerts(command: list[Any]) -> None:
+    result = subprocess.run(
+        [require_tool("promtool"), *command], capture_output=True, text=True, check=False, cwd=CASES.parent
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 class Prometheus:
@@ -142,14 +148,14 @@ class Prometheus:
         self.url = url
         self.http = http
 
-    async def ask(self, path: str, **parameters: str) -> Any:
+    async def get(self, path: str, **parameters: str) -> Any:
         async with self.http.get(f"{self.url}/api/v1/{path}", params=parameters) as response:
-            told = await response.json()
-            assert told["status"] == "success", (parameters, told)
-            return told["data"]
+            result = await response.json()
+            assert result["status"] == "success", (parameters, result)
+            return result["data"]
 
     async def query(self, expression: str) -> list[Any]:
-        result: list[Any] = (await self.ask("query", query=expression))["result"]
+        result: list[Any] = (await self.get("query", query=expression))["result"]
         return result
 
     async def is_ready(self) -> bool:
@@ -162,82 +168,84 @@ class Prometheus:
     async def is_up(self) -> bool:
         return [sample["value"][1] for sample in await self.query('up{job="forgeline"}')] == ["1"]
 
-    async def shows(self, queries: list[str]) -> bool:
-        """Whether each of them has an answer."""
+    async def has_data(self, queries: list[str]) -> bool:
+        """Whether every query has a result."""
         return all([await self.query(query) for query in queries])
 
-    async def has(self, alert: str, state: str) -> bool:
-        """Whether this alert is firing, pending, or inactive."""
-        told = await self.ask("rules")
-        return state in [rule["state"] for group in told["groups"] for rule in group["rules"] if rule["name"] == alert]
+    async def alert_has_state(self, alert: str, state: str) -> bool:
+        """Whether an alert is in a state: firing, pending or inactive."""
+        result = await self.get("rules")
+        return state in [
+            rule["state"] for group in result["groups"] for rule in group["rules"] if rule["name"] == alert
+        ]
 
 
-def _configure(folder: Path, server: Process, key: str) -> None:
+def _write_configuration(folder: Path, server: ServerProcess, key: str) -> None:
     folder.mkdir()
     (folder / "key").write_text(key)
     text = (PROMETHEUS / "prometheus.yml").read_text()
-    for shipped, here in (
+    for shipped, replacement in (
         ("127.0.0.1:5000", server.url.removeprefix("http://")),
         ("/etc/prometheus/forgeline.key", str(folder / "key")),
         ("_interval: 15s", "_interval: 1s"),
     ):
         assert shipped in text
-        text = text.replace(shipped, here)
+        text = text.replace(shipped, replacement)
     (folder / "prometheus.yml").write_text(text)
     shutil.copy(RULES, folder)
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, server: Process, key: str) -> AsyncIterator[Prometheus]:
-    """With the shipped configuration, but that it looks each second."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    _configure(folder, server, key)
+async def start_prometheus(folder: Path, server: ServerProcess, key: str) -> AsyncIterator[Prometheus]:
+    """Start Prometheus with the shipped configuration, except that it scrapes every second."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    _write_configuration(folder, server, key)
     child = await asyncio.create_subprocess_exec(
-        *(tool("prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=db"),
+        *(require_tool("prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=db"),
         *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"),
         cwd=folder,
     )
     try:
         async with aiohttp.ClientSession() as http:
-            asked = Prometheus(f"http://127.0.0.1:{port}", http)
-            await until_so(asked.is_ready)
-            yield asked
+            prometheus = Prometheus(f"http://127.0.0.1:{port}", http)
+            await poll_until(prometheus.is_ready)
+            yield prometheus
     finally:
         with suppress(ProcessLookupError):
             child.terminate()
         await child.wait()
 
 
-async def until_so(holds: Callable[[], Awaitable[object]]) -> None:
-    """Returns when this holds: a process of its own tells nobody."""
-    while not await holds():  # noqa: ASYNC110 - as said
+async def poll_until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Poll until a condition holds: another process sends no notification."""
+    while not await condition():  # noqa: ASYNC110 - as said
         await asyncio.sleep(0.1)
 
 
 @pytest.mark.slow
-@unhurried
-async def test_a_real_prometheus_scrapes_it_answers_every_panel_and_raises_alerts(tmp_path: Path) -> None:
-    tool("prometheus")
-    write_hyperpod(tmp_path / "presets", deploy="exit 3")
+@slow_async_test
+async def test_prometheus_scrapes_server_fills_panels_and_raises_alerts(tmp_path: Path) -> None:
+    require_tool("prometheus")
+    write_hyperpod_preset(tmp_path / "presets", deploy="exit 3")
     environ = {"FORGELINE_API_KEYS": "secret-key"}
-    async with running(tmp_path, models=MODELS, environ=environ) as server:
+    async with running_process(tmp_path, models=MODELS, environ=environ) as server:
         server.http.headers["X-API-Key"] = "secret-key"
-        async with prometheus(tmp_path / "prometheus", server, "secret-key") as asked:
-            await until_so(asked.is_up)
-            write_presets(tmp_path / "presets", {"new": says("echo")})
-            await ended(server, (await submit(server))["job_id"])
-            asking = asyncio.create_task(ask_on(server))
+        async with start_prometheus(tmp_path / "prometheus", server, "secret-key") as prometheus:
+            await poll_until(prometheus.is_up)
+            write_presets(tmp_path / "presets", {"new": scripted_model("echo")})
+            await wait_for_job(server, (await submit(server))["job_id"])
+            requests = asyncio.create_task(send_requests_forever(server))
             for queries in dashboard_queries().values():
-                await until_so(partial(asked.shows, queries))
-            asking.cancel()
-            await until_so(partial(asked.has, "ForgelineJobFailed", "firing"))
-            assert await asked.has("ForgelineDown", "inactive")
-            await server.stopped()
-            await until_so(partial(asked.has, "ForgelineDown", "pending"))
+                await poll_until(partial(prometheus.has_data, queries))
+            requests.cancel()
+            await poll_until(partial(prometheus.alert_has_state, "ForgelineJobFailed", "firing"))
+            assert await prometheus.alert_has_state("ForgelineDown", "inactive")
+            await server.stop()
+            await poll_until(partial(prometheus.alert_has_state, "ForgelineDown", "pending"))
 
 
-async def ask_on(server: Process) -> None:
+async def send_requests_forever(server: ServerProcess) -> None:
     while True:
         for model in MODELS:
             async with server.http.post(f"{server.url}/api/models/{model}", json=HI) as response:

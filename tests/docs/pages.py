@@ -1,9 +1,9 @@
-"""The pages as tests read them: their fenced blocks, with what is said of each, and their tables.
+"""Parse the pages of the documentation: fenced blocks with their directives, and tables.
 
-What is to be done with a block stands in a comment right above it:
+A directive is a comment right above a block; it says how the block is checked:
 
-    <!-- example: RUNNER -->   run by RUNNERS (running.py); a block under `<!-- output -->` is what it prints
-    <!-- preset: NAME -->      a file of a folder of presets, held against the product's own checker
+    <!-- example: RUNNER -->   run by RUNNERS (run_examples.py); a block under `<!-- output -->` is its expected output
+    <!-- preset: NAME -->      a file in a presets folder, checked by the product's own validation
     <!-- file: NAME -->        a file of the package on PLUGINS.md
     <!-- terminal: N -->       of GETTING-STARTED.md, as is <!-- save: NAME -->
     <!-- run: NAME -->         of OPERATION.md: tests/deploy run it
@@ -29,31 +29,31 @@ PARSER = MarkdownIt("commonmark").enable("table")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `mark` is the comment above it, `output` what is said to come of it."""
+    """A fenced block. `output` is its documented output."""
 
     page: str
     line: int
     language: str
-    mark: str
+    directive: str
     code: str
     output: str | None = None
 
     @property
     def kind(self) -> str:
-        return self.mark.partition(":")[0]
+        return self.directive.partition(":")[0]
 
     @property
     def argument(self) -> str:
-        return self.mark.partition(":")[2].strip()
+        return self.directive.partition(":")[2].strip()
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.page}:{self.line}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """`heading` is the one that it stands under; cells are as they are written."""
+    """`heading` is the heading above it. Cells are Markdown."""
 
     page: str
     heading: str
@@ -63,59 +63,59 @@ class Table:
     def column(self, number: int = 0) -> list[str]:
         return [row[number] for row in self.rows]
 
-    def names(self, number: int = 0) -> list[str]:
-        """What stands in backticks in a column, in all of its cells."""
-        return [name for cell in self.column(number) for name in code_in(cell)]
+    def code_names(self, number: int = 0) -> list[str]:
+        """All code spans of a column."""
+        return [name for cell in self.column(number) for name in code_spans(cell)]
 
 
-def code_in(cell: str) -> list[str]:
+def code_spans(cell: str) -> list[str]:
     return [name.replace("\\|", "|") for name in re.findall(r"`([^`]+)`", cell)]
 
 
-def pages() -> list[str]:
-    """Every page, by its path from the root."""
-    found = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
-    return sorted(str(path.relative_to(ROOT)) for path in found)
+def page_paths() -> list[str]:
+    """The paths of all pages, relative to the root."""
+    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
-def text_of(page: str) -> str:
+def read_page(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
 @cache
 def _tokens(page: str) -> Sequence[Token]:
-    return PARSER.parse(text_of(page))
+    return PARSER.parse(read_page(page))
 
 
 @cache
-def blocks(page: str) -> list[Block]:
-    found: list[Block] = []
-    mark = ""
+def blocks_of(page: str) -> list[Block]:
+    parsed: list[Block] = []
+    directive = ""
     for token in _tokens(page):
         if token.type in ("fence", "code_block"):
-            _add(found, page, token, mark)
+            _append_block(parsed, page, token, directive)
         comment = COMMENT.fullmatch(token.content) if token.type == "html_block" else None
-        mark = comment[1] if comment else ""
-    return found
+        directive = comment[1] if comment else ""
+    return parsed
 
 
-def _add(found: list[Block], page: str, token: Token, mark: str) -> None:
+def _append_block(parsed: list[Block], page: str, token: Token, directive: str) -> None:
     line = (token.map or [0])[0] + 1
-    if mark == "output":
-        last = found.pop()
-        found.append(Block(last.page, last.line, last.language, last.mark, last.code, token.content))
+    if directive == "output":
+        last = parsed.pop()
+        parsed.append(Block(last.page, last.line, last.language, last.directive, last.code, token.content))
     else:
-        found.append(Block(page, line, token.info.strip(), mark, token.content))
+        parsed.append(Block(page, line, token.info.strip(), directive, token.content))
 
 
 def all_blocks(kind: str | None = None) -> Iterator[Block]:
-    """Those of every page, whose mark begins with this."""
-    yield from (block for page in pages() for block in blocks(page) if kind is None or block.kind == kind)
+    """The blocks of all pages, or those whose directive is of this kind."""
+    yield from (block for page in page_paths() for block in blocks_of(page) if kind is None or block.kind == kind)
 
 
 @cache
-def tables(page: str) -> list[Table]:
-    found: list[Table] = []
+def tables_of(page: str) -> list[Table]:
+    parsed: list[Table] = []
     heading, cells, rows = "", list[str](), list[tuple[str, ...]]()
     for number, token in enumerate(_tokens(page)):
         match token.type:
@@ -127,12 +127,14 @@ def tables(page: str) -> list[Table]:
                 rows.append(tuple(cells))
                 cells = []
             case "table_close":
-                found.append(Table(page, heading, rows[0], tuple(rows[1:])))
+                parsed.append(Table(page, heading, rows[0], tuple(rows[1:])))
                 rows = []
-    return found
+    return parsed
 
 
-def table(page: str, first: str, heading: str | None = None) -> Table:
-    """The one table of this page whose first column is headed so (and which stands under this heading)."""
-    (found,) = (one for one in tables(page) if one.header[0] == first and heading in (None, one.heading))
-    return found
+def find_table(page: str, first_header: str, heading: str | None = None) -> Table:
+    """The only table of a page with this first header cell (and under this heading)."""
+    (match,) = (
+        table for table in tables_of(page) if table.header[0] == first_header and heading in (None, table.heading)
+    )
+    return match

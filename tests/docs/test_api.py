@@ -1,4 +1,4 @@
-"""docs/API.md has every address, field, event and op that there is, and no other."""
+"""docs/API.md lists exactly the routes, fields, events and WebSocket ops of the server."""
 
 from __future__ import annotations
 
@@ -12,180 +12,202 @@ import pytest
 import yaml
 from tornado.web import RequestHandler
 
-from infraforge_runner.cdk import Phase
-from infraforge_runner.job import State
-from infraforge_runner.plan import Plan
-from server import wire
-from server.app import ROUTES, patterns_of
+from infraforge_runner.infraforge.cdk import Phase
+from infraforge_runner.infraforge.plan import Plan
+from infraforge_runner.jobs.model import JobState
+from server.app import ROUTES, route_patterns
 from server.handlers import hyperpod, socket
-from server.openapi import answers
+from server.inference import encoders
+from server.inference.parsing import MultiInferenceBody
 from server.openapi import hyperpod as described
-from server.openapi.document import anonymous, served_paths
-from server.requests import MultiInferenceBody
-from server.subscription import TOPICS
-from tests.aio import asynchronous
-from tests.docs.pages import code_in, table
-from tests.docs.test_presets import is_so, keys_of
-from tests.jobs import submit, write_hyperpod
-from tests.server.jobs import written_job
-from tests.serving import Server, says, serving
-from tests.sockets import Talk, talking
+from server.openapi import native_types
+from server.openapi.document import served_paths, strip_parameter_names
+from server.websocket.subscriptions import TOPICS
+from tests.async_tests import async_test
+from tests.docs.pages import code_spans, find_table
+from tests.docs.test_presets import is_documented_default, list_keys
+from tests.jobs import submit, write_hyperpod_preset
+from tests.running_server import RunningServer, running_server, scripted_model
+from tests.server.jobs.log_jobs import open_written_job
+from tests.sockets import WebSocketClient, connect_websocket
 
-ADDRESSES = [
-    table("docs/API.md", "method", "Models and answers"),
-    table("docs/API.md", "method", "Deploy jobs"),
-    table("docs/API.md", "method", "WebSockets"),
-    table("docs/API.md", "method", "The server itself"),
+ROUTE_TABLES = [
+    find_table("docs/API.md", "method", "Models and answers"),
+    find_table("docs/API.md", "method", "Deploy jobs"),
+    find_table("docs/API.md", "method", "WebSockets"),
+    find_table("docs/API.md", "method", "The server itself"),
 ]
 
 
-def methods_of(handler: type[RequestHandler]) -> list[str]:
+def handler_methods(handler: type[RequestHandler]) -> list[str]:
     names = ("GET", "POST", "PUT", "PATCH", "DELETE")
     return [name for name in names if getattr(handler, name.lower()) is not getattr(RequestHandler, name.lower())]
 
 
-def test_every_address_is_listed_with_its_methods_and_no_other() -> None:
-    told = {(row[0].strip("`"), anonymous(row[1].strip("`"))) for one in ADDRESSES for row in one.rows}
-    there = {
+def test_api_docs_list_exactly_the_routes_and_methods() -> None:
+    documented = {
+        (row[0].strip("`"), strip_parameter_names(row[1].strip("`"))) for page in ROUTE_TABLES for row in page.rows
+    }
+    actual = {
         (method, path.replace("(.+)", "{}"))
         for rule in ROUTES
-        for path in served_paths(patterns_of([rule]))
-        for method in methods_of(rule.target)
+        for path in served_paths(route_patterns([rule]))
+        for method in handler_methods(rule.target)
     }
-    assert told == there
+    assert documented == actual
 
 
-def test_a_websockets_address_stands_among_the_websockets() -> None:
-    told = {anonymous(path) for path in ADDRESSES[2].names(1) if path.startswith("/")}
+def test_api_docs_list_websocket_routes_under_websockets() -> None:
+    documented = {strip_parameter_names(path) for path in ROUTE_TABLES[2].code_names(1) if path.startswith("/")}
     sockets = [rule for rule in ROUTES if issubclass(rule.target, socket.SocketHandler)]
-    assert told == served_paths(patterns_of(sockets))
+    assert documented == served_paths(route_patterns(sockets))
 
 
 # --- bodies ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("one", "body"),
+    ("page", "body"),
     [
-        (table("docs/API.md", "field"), MultiInferenceBody),
-        (table("docs/API.md", "field of a request"), hyperpod.OrderBody),
+        (find_table("docs/API.md", "field"), MultiInferenceBody),
+        (find_table("docs/API.md", "field of a request"), hyperpod.JobRequestBody),
     ],
 )
-def test_every_field_of_a_request_is_listed_with_its_default(one: Any, body: Any) -> None:
-    told, keys = dict(zip(one.names(), one.column(1), strict=True)), dict(keys_of(body))
-    assert told.keys() == keys.keys()
-    by_option = {"dry_run": "`--dry-run`", "frames": "`[]`"}  # set later on, where they are not given
-    wrong = [name for name, cell in told.items() if cell != by_option.get(name) and not is_so(cell, keys[name])]
-    assert wrong == []
+def test_api_docs_list_request_fields_with_defaults(page: Any, body: Any) -> None:
+    documented, keys = dict(zip(page.code_names(), page.column(1), strict=True)), dict(list_keys(body))
+    assert documented.keys() == keys.keys()
+    by_option = {"dry_run": "`--dry-run`", "frames": "`[]`"}  # defaults that are set later
+    differing = [
+        name
+        for name, cell in documented.items()
+        if cell != by_option.get(name) and not is_documented_default(cell, keys[name])
+    ]
+    assert differing == []
 
 
-def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted paths of a type's fields; a list is one."""
+def dotted_fields(kind: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted paths of a type's fields; a list counts as one field."""
     for name, of in get_type_hints(kind).items():
         nested = isinstance(of, type) and not isinstance(of, UnionType) and issubclass(of, msgspec.Struct)
-        yield from leaves(of, f"{prefix}{name}.") if nested else [prefix + name]
+        yield from dotted_fields(of, f"{prefix}{name}.") if nested else [prefix + name]
 
 
-def test_every_field_of_an_answer_is_listed() -> None:
-    assert table("docs/API.md", "field of an answer").names() == [*leaves(answers.Envelope)]
+def test_api_docs_list_response_fields() -> None:
+    assert find_table("docs/API.md", "field of an answer").code_names() == [*dotted_fields(native_types.Envelope)]
 
 
-def test_every_status_of_a_result_is_listed() -> None:
-    kinds = (answers.Succeeded, answers.Failed, answers.NotDeployed)
-    assert table("docs/API.md", "status of a result").names() == [kind.__struct_config__.tag for kind in kinds]
+def test_api_docs_list_result_statuses() -> None:
+    kinds = (native_types.Succeeded, native_types.FailedModelResult, native_types.NotDeployed)
+    assert find_table("docs/API.md", "status of a result").code_names() == [
+        kind.__struct_config__.tag for kind in kinds
+    ]
 
 
-def test_every_field_of_a_job_is_listed_and_each_value_of_those_that_have_few() -> None:
-    page = table("docs/API.md", "field of a job")
+def test_api_docs_list_job_fields_and_enum_values() -> None:
+    page = find_table("docs/API.md", "field of a job")
     result = [f"result.{field}" for field in described.JobResult.__struct_fields__]
-    assert set(page.names()) == {*described.Job.__struct_fields__, *result}
-    cells = dict(zip(page.names(), page.column(1), strict=True))
-    assert code_in(cells["status"]) == [*get_args(State)]
-    assert code_in(cells["phase"]) == [*get_args(Phase)]
-    assert code_in(cells["result.plan"]) == [*Plan.__struct_fields__]
+    assert set(page.code_names()) == {*described.JobSchema.__struct_fields__, *result}
+    cells = dict(zip(page.code_names(), page.column(1), strict=True))
+    assert code_spans(cells["status"]) == [*get_args(JobState)]
+    assert code_spans(cells["phase"]) == [*get_args(Phase)]
+    assert code_spans(cells["result.plan"]) == [*Plan.__struct_fields__]
 
 
 # --- streams ---------------------------------------------------------------------------------------
 
 
-def test_every_type_of_a_stream_is_listed_and_the_default_is_the_first() -> None:
-    assert table("docs/API.md", "`Accept`").names()[: len(wire.ENCODERS)] == [*wire.ENCODERS]
-    assert "default" in table("docs/API.md", "`Accept`").rows[0][1]
+def test_api_docs_list_stream_types_default_first() -> None:
+    assert find_table("docs/API.md", "`Accept`").code_names()[: len(encoders.EVENT_ENCODERS)] == [
+        *encoders.EVENT_ENCODERS
+    ]
+    assert "default" in find_table("docs/API.md", "`Accept`").rows[0][1]
 
 
-def test_every_event_is_listed_with_what_it_carries() -> None:
-    page = table("docs/API.md", "event")
-    told = {
-        name: set(code_in(carries))
-        for (name,), carries in zip(map(code_in, page.column()), page.column(1), strict=True)
+def test_api_docs_list_events_with_fields() -> None:
+    page = find_table("docs/API.md", "event")
+    documented = {
+        name: set(code_spans(carries))
+        for (name,), carries in zip(map(code_spans, page.column()), page.column(1), strict=True)
     }
-    kinds = get_args(answers.Event)
-    assert told == {kind.__struct_config__.tag: {*kind.__struct_fields__} for kind in kinds}
+    kinds = get_args(native_types.Event)
+    assert documented == {kind.__struct_config__.tag: {*kind.__struct_fields__} for kind in kinds}
 
 
 # --- sockets ---------------------------------------------------------------------------------------
 
 
-def test_every_subprotocol_is_listed_the_default_first() -> None:
-    assert table("docs/API.md", "subprotocol").names() == [*wire.SOCKET_FORMATS]
+def test_api_docs_list_subprotocols_default_first() -> None:
+    assert find_table("docs/API.md", "subprotocol").code_names() == [*encoders.SOCKET_FORMATS]
 
 
-def test_every_code_of_a_close_is_listed() -> None:
+def test_api_docs_list_close_codes() -> None:
     too_large = "1009"  # tornado's own
-    ours = {str(code) for code in (socket.NORMAL, socket.GOING_AWAY, socket.TRY_LATER)}
-    assert set(table("docs/API.md", "code").column()) == ours | {too_large}
+    ours = {str(code) for code in (socket.CLOSE_NORMAL, socket.CLOSE_GOING_AWAY, socket.CLOSE_TRY_AGAIN_LATER)}
+    assert set(find_table("docs/API.md", "code").column()) == ours | {too_large}
 
 
-async def refusal(talk: Talk, **message: Any) -> list[str]:
-    """What the sentence that refuses a message calls known, or expects."""
-    await talk.say(id=1, **message)
-    told = (await talk.next(1))["error"]
-    return str(told).rstrip(".)").rpartition("known are ")[2].rpartition("one of ")[2].split(", ")
+async def names_in_error(websocket: WebSocketClient, **message: Any) -> list[str]:
+    """Send an invalid message. Returns the names that its error message lists as known or expected."""
+    await websocket.send(id=1, **message)
+    documented = (await websocket.next_event(1))["error"]
+    return str(documented).rstrip(".)").rpartition("known are ")[2].rpartition("one of ")[2].split(", ")
 
 
-@asynchronous
-async def test_every_op_is_listed_with_its_fields(tmp_path: Path) -> None:
-    page = table("docs/API.md", "op")
-    async with serving(tmp_path, models={"m": says("echo")}) as server, talking(server) as talk:
-        assert page.names() == await refusal(talk, op="nothing like it")
-        for (op,), fields in zip(map(code_in, page.column()), map(code_in, page.column(1)), strict=True):
+@async_test
+async def test_api_docs_list_websocket_ops_with_fields(tmp_path: Path) -> None:
+    page = find_table("docs/API.md", "op")
+    async with (
+        running_server(tmp_path, models={"m": scripted_model("echo")}) as server,
+        connect_websocket(server) as websocket,
+    ):
+        assert page.code_names() == await names_in_error(websocket, op="nothing like it")
+        for (op,), fields in zip(map(code_spans, page.column()), map(code_spans, page.column(1)), strict=True):
             if op != "infer":
-                assert set(await refusal(talk, op=op, unknown=1)) == set(fields)
-        fields = await refusal(talk, op="infer", model="m", text="hi", unknown=1)
-        assert {"model", "models", *fields} == {"model", *table("docs/API.md", "field").names()}
+                assert set(await names_in_error(websocket, op=op, unknown=1)) == set(fields)
+        fields = await names_in_error(websocket, op="infer", model="m", text="hi", unknown=1)
+        assert {"model", "models", *fields} == {"model", *find_table("docs/API.md", "field").code_names()}
 
 
-@asynchronous
-async def test_the_messages_of_a_log_are_those_that_come(tmp_path: Path) -> None:
-    page = table("docs/API.md", "message")
-    async with serving(tmp_path) as server, written_job(server) as job, talking(server) as talk:
+@async_test
+async def test_api_docs_list_log_messages(tmp_path: Path) -> None:
+    page = find_table("docs/API.md", "message")
+    async with (
+        running_server(tmp_path) as server,
+        open_written_job(server) as job,
+        connect_websocket(server) as websocket,
+    ):
         await job.writer.write(b"hello\n")
-        await talk.say(op="tail", id=1, job_id=job.id)
-        first = await talk.next(1)
+        await websocket.send(op="tail", id=1, job_id=job.id)
+        first = await websocket.next_event(1)
         job.finish()
-        rest = await talk.whole(1)
-    assert [message["type"] for message in (first, *rest)] == page.names()
-    assert {*first} - {"type"} == set(code_in(page.rows[0][1])[:4])
+        others = await websocket.read_until_complete(1)
+    assert [message["type"] for message in (first, *others)] == page.code_names()
+    assert {*first} - {"type"} == set(code_spans(page.rows[0][1])[:4])
 
 
-@asynchronous
-async def test_the_messages_of_the_feed_are_those_that_come(tmp_path: Path) -> None:
-    page = table("docs/API.md", "topic")
-    assert set(page.names()) == set(TOPICS)
-    told = {topic: code_in(row[2])[0] for (topic,), row in zip(map(code_in, page.column()), page.rows, strict=True)}
-    async with serving(tmp_path, models={"m": says("echo")}) as server, talking(server) as talk:
+@async_test
+async def test_api_docs_list_feed_messages(tmp_path: Path) -> None:
+    page = find_table("docs/API.md", "topic")
+    assert set(page.code_names()) == set(TOPICS)
+    documented = {
+        topic: code_spans(row[2])[0] for (topic,), row in zip(map(code_spans, page.column()), page.rows, strict=True)
+    }
+    async with (
+        running_server(tmp_path, models={"m": scripted_model("echo")}) as server,
+        connect_websocket(server) as websocket,
+    ):
         for topic in TOPICS:
-            await talk.say(op="subscribe", id=topic, topics=[topic])
-            assert topic in await talk.next(topic)
-        await change_something(server, tmp_path)
-        assert {topic: (await talk.next(topic))["type"] for topic in TOPICS} == told
+            await websocket.send(op="subscribe", id=topic, topics=[topic])
+            assert topic in await websocket.next_event(topic)
+        await trigger_changes(server, tmp_path)
+        assert {topic: (await websocket.next_event(topic))["type"] for topic in TOPICS} == documented
 
 
-async def change_something(server: Server, folder: Path) -> None:
-    """A preset is changed, which is one of a model, and a job begins."""
-    write_hyperpod(folder / "presets")
+async def trigger_changes(server: RunningServer, folder: Path) -> None:
+    """Change a model's preset and start a job, so that each topic of the feed has an event."""
+    write_hyperpod_preset(folder / "presets")
     path = folder / "presets" / "models" / "m.yaml"
-    path.write_text(yaml.safe_dump(says("say:other")))
+    path.write_text(yaml.safe_dump(scripted_model("say:other")))
     while "small" not in (await server.get("/api/hyperpod/presets")).json["presets"]:
         pass
     await submit(server)

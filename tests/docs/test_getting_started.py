@@ -1,6 +1,6 @@
-"""docs/GETTING-STARTED.md, typed word for word into three terminals of a fresh clone, with an empty home.
+"""docs/GETTING-STARTED.md, typed into three terminals of a fresh clone, with an empty home.
 
-Two things are not the page's own: where the clone comes from, and the port, for 5000 may be taken.
+Only the clone's URL and the port are replaced: port 5000 may be in use.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.docs.pages import ROOT, Block, blocks
-from tests.docs.running import SHELL, check_output, run, turns
+from tests.docs.pages import ROOT, Block, blocks_of
+from tests.docs.run_examples import SHELL, check_output, parse_turns, run
 from tests.docs.test_starting import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PAGE = "docs/GETTING-STARTED.md"
 PROMPT = "typed> "
-SECONDS = 600  # for one command: the first installs everything
-PASSED_ON = ("PATH", "PIP_", "SSL_", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy")
-"""What a machine needs to reach a registry; nothing else of this process's environment gets there."""
+COMMAND_TIMEOUT = 600  # seconds for one command; the first installs everything
+INHERITED_VARIABLES = ("PATH", "PIP_", "SSL_", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy")
+"""Variables that may be needed to reach a package registry; no others are inherited."""
 
 
 class Terminal:
-    """A shell at a terminal, into which commands are typed."""
+    """A shell at a terminal."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._shell = pexpect.spawn(
@@ -39,13 +39,13 @@ class Terminal:
             env={**environ, "PS1": PROMPT},
             encoding="utf-8",
             dimensions=(40, 400),
-            timeout=SECONDS,
+            timeout=COMMAND_TIMEOUT,
         )
         self._shell.setecho(False)
         self._shell.expect_exact(PROMPT)
 
-    def type(self, command: str, output: str, stays: bool) -> None:
-        """Types this, and waits for its end, or, where it stays, for the last line that is said to come of it."""
+    def run_command(self, command: str, output: str, stays: bool) -> None:
+        """Type a command and wait for its end or, if it `stays`, for the last line of its documented output."""
         if command == "^C":
             self._shell.sendintr()
         else:
@@ -57,23 +57,23 @@ class Terminal:
         else:
             self._shell.expect_exact(PROMPT)
             printed = str(self._shell.before)
-        check_output(plain(printed), output)
+        check_output(strip_terminal_codes(printed), output)
 
     def close(self) -> None:
-        self._shell.sendintr()  # what still runs there; below nohup it would not hear of the shell's end
+        self._shell.sendintr()  # under nohup, a running command would survive the shell
         with suppress(pexpect.TIMEOUT, pexpect.EOF):
             self._shell.expect_exact(PROMPT, timeout=20)
         self._shell.close(force=True)
 
 
-def plain(printed: str) -> str:
-    """Without what colours it, and without the spaces that fill a table's last column."""
+def strip_terminal_codes(printed: str) -> str:
+    """Remove colours and trailing spaces."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]", "", printed).replace("\r", "")
     return re.sub(r" +$", "", text, flags=re.MULTILINE)
 
 
-def stays(command: str) -> bool:
-    """Whether this runs until it is interrupted."""
+def runs_until_interrupted(command: str) -> bool:
+    """Whether a command runs until it is interrupted."""
     return command in ("make run", "make -s demo-aws | tee .venv/demo.env")
 
 
@@ -85,7 +85,7 @@ def port() -> str:
 @pytest.fixture
 def environ(tmp_path: Path, port: str) -> dict[str, str]:
     (tmp_path / "home").mkdir()
-    needed = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    needed = {name: value for name, value in os.environ.items() if name.startswith(INHERITED_VARIABLES)}
     needed["PATH"] = ":".join(path for path in needed["PATH"].split(":") if not path.startswith(str(ROOT)))
     server = {"FORGELINE_PORT": port, "FORGELINE_SERVER": f"http://127.0.0.1:{port}"}
     return {**needed, **server, "HOME": str(tmp_path / "home"), "TERM": "xterm", "LANG": "C.UTF-8"}
@@ -93,28 +93,26 @@ def environ(tmp_path: Path, port: str) -> dict[str, str]:
 
 @pytest.fixture
 def terminals(tmp_path: Path, environ: dict[str, str]) -> Iterator[dict[str, Terminal]]:
-    found = {number: Terminal(tmp_path, environ) for number in ("1", "2", "3")}
-    yield found
-    for terminal in found.values():
+    opened = {number: Terminal(tmp_path, environ) for number in ("1", "2", "3")}
+    yield opened
+    for terminal in opened.values():
         terminal.close()
 
 
-def test_the_page_works_word_for_word_in_a_fresh_clone(
-    tmp_path: Path, port: str, terminals: dict[str, Terminal]
-) -> None:
+def test_getting_started_works_in_fresh_clone(tmp_path: Path, port: str, terminals: dict[str, Terminal]) -> None:
     for tool in ("git", "make", "curl"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    for block in blocks(PAGE):
+    for block in blocks_of(PAGE):
         match block.kind:
             case "save":
                 (tmp_path / "forgeline" / block.argument).write_text(block.code)
             case "terminal":
-                type_all(terminals[block.argument], block, port)
+                run_block(terminals[block.argument], block, port)
     assert run([*SHELL, "git status --short"], tmp_path / "forgeline", os.environ) == ""
 
 
-def type_all(terminal: Terminal, block: Block, port: str) -> None:
+def run_block(terminal: Terminal, block: Block, port: str) -> None:
     code = block.code.replace(":5000", f":{port}").replace("ADDRESS", ROOT.as_uri())
-    for command, output in turns(code):
-        terminal.type(command, output, stays(command))
+    for command, output in parse_turns(code):
+        terminal.run_command(command, output, runs_until_interrupted(command))

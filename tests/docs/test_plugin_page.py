@@ -1,4 +1,4 @@
-"""docs/PLUGINS.md is a package: it is installed as any other, and does what the page says, in a server of its own."""
+"""docs/PLUGINS.md: its package is installed, used in a server as documented, and passes the conformance tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
-from tests.docs.running import SHELL, check_output, turns
+from tests.docs.pages import ROOT, blocks_of
+from tests.docs.run_examples import SHELL, check_output, parse_turns
 
 PAGE = "docs/PLUGINS.md"
 PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -21,9 +21,9 @@ OFFLINE = ["--no-index", "--no-deps", "--no-build-isolation"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's files as it names them, and its package installed in `site`."""
+    """A folder with the files of the page, and its package installed in `site`."""
     folder = tmp_path_factory.mktemp("plugins")
-    for block in blocks(PAGE):
+    for block in blocks_of(PAGE):
         if block.kind == "file":
             path = folder / block.argument
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,31 +45,31 @@ def serving(folder: Path, environ: dict[str, str]) -> Iterator[str]:
             server.terminate()
 
 
-def typed(command: str, folder: Path, environ: dict[str, str]) -> str:
-    """What is printed where this is typed, which calls the checkout's programs and files by their names there."""
+def run_command(command: str, folder: Path, environ: dict[str, str]) -> str:
+    """Run a command of the page in the folder, with the checkout's programs and files, and return its output."""
     command = command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     command = command.replace(" run.py", f" {ROOT}/run.py").replace(" tests/", f" {ROOT}/tests/")
-    done = subprocess.run([*SHELL, command], cwd=folder, env=environ, stdout=subprocess.PIPE, text=True, check=True)
-    return done.stdout
+    process = subprocess.run([*SHELL, command], cwd=folder, env=environ, stdout=subprocess.PIPE, text=True, check=True)
+    return process.stdout
 
 
-def test_the_package_is_used_as_the_page_says(folder: Path) -> None:
+def test_plugin_page_commands_print_documented_output(folder: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(folder / "site")}
-    (use,) = (block for block in blocks(PAGE) if "forgeline ask" in block.code)
-    (_, _), *commands = turns(use.code)  # the first installs it
+    (usage,) = (block for block in blocks_of(PAGE) if "forgeline ask" in block.code)
+    (_, _), *commands = parse_turns(usage.code)  # the first installs it
     with serving(folder, environ) as address:
-        for command, said in commands:
-            check_output(typed(command, folder, {**environ, "FORGELINE_SERVER": address}), said)
+        for command, expected in commands:
+            check_output(run_command(command, folder, {**environ, "FORGELINE_SERVER": address}), expected)
 
 
-def test_the_stage_keeps_the_rules_that_the_page_sends_it_to(folder: Path) -> None:
+def test_plugin_page_stage_passes_conformance_tests(folder: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
-    (hold,) = (block for block in blocks(PAGE) if "pytest" in block.code)
-    ((command, _),) = turns(hold.code)
-    assert "5 passed" in typed(f"{command} -c {ROOT}/setup.cfg -p no:cacheprovider", folder, environ)
+    (block,) = (block for block in blocks_of(PAGE) if "pytest" in block.code)
+    ((command, _),) = parse_turns(block.code)
+    assert "5 passed" in run_command(f"{command} -c {ROOT}/setup.cfg -p no:cacheprovider", folder, environ)
 
 
-def test_the_page_s_code_is_as_clean_as_ours(folder: Path) -> None:
+def test_plugin_page_code_passes_ruff(folder: Path) -> None:
     config = ["--config", str(ROOT / "pyproject.toml"), "--ignore", "S101", str(folder / "forgeline-extras")]
     subprocess.run([sys.executable, "-m", "ruff", "check", *config], check=True)
     subprocess.run([sys.executable, "-m", "ruff", "format", "--check", *config[:2], config[-1]], check=True)

@@ -1,6 +1,6 @@
-"""Ten thousand bodies and messages that nobody would send: never a 5xx, a hang, or anything left behind.
+"""Fuzzing: ten thousand bodies, messages and byte strings never cause a 5xx, a hang or a leak.
 
-A part of them in every run, all of them where slow tests run. The same ones each time.
+A part runs always, all of them with the slow tests. The examples are the same in each run.
 """
 
 from __future__ import annotations
@@ -15,27 +15,32 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.aio import comes_true, soon
-from tests.fuzz import shapes
-from tests.rawhttp import connected, head
+from tests.async_tests import wait_until, within_deadline
+from tests.fuzz import strategies
+from tests.raw_http import raw_connection, request_head
+from tests.running_server import RunningServer, running_server, scripted_model
 from tests.server.checks import check_error, check_stream
-from tests.serving import Server, says, serving
-from tests.sockets import JSON, MSGPACK, TEXT, frame, handshake, raw_line, talking
+from tests.sockets import JSON, MSGPACK, TEXT, connect_websocket, frame, handshake_request, open_raw_connection
 
-PORTIONS = pytest.mark.parametrize("count", [200, pytest.param(1800, marks=pytest.mark.slow)])
-REFUSALS = {400: "invalid_request", 404: "unknown_model", 406: "not_acceptable", 415: "unsupported_media_type"}
-MODELS = {"m": says("echo"), "n": says("say:a b c", capabilities=["text", "image", "video", "stream"])}
+EXAMPLE_COUNTS = pytest.mark.parametrize("count", [200, pytest.param(1800, marks=pytest.mark.slow)])
+ERROR_CODES = {400: "invalid_request", 404: "unknown_model", 406: "not_acceptable", 415: "unsupported_media_type"}
+MODELS = {
+    "m": scripted_model("echo"),
+    "n": scripted_model("say:a b c", capabilities=["text", "image", "video", "stream"]),
+}
 
 
-class Fuzzed:
-    """A server in a loop that runs while something is asked of it."""
+class FuzzedServer:
+    """A server in an event loop that runs only during a check."""
 
-    def __init__(self, runner: asyncio.Runner, server: Server) -> None:
+    def __init__(self, runner: asyncio.Runner, server: RunningServer) -> None:
         self.server = server
         self._runner = runner
 
-    def each(self, count: int, values: st.SearchStrategy[Any], ask: Callable[[Any], Awaitable[None]]) -> None:
-        """Asks so many times, and looks that nothing of it is left."""
+    def check_examples(
+        self, count: int, values: st.SearchStrategy[Any], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        """Send `count` examples, then check that no task or file is left over."""
 
         @settings(
             max_examples=count,
@@ -45,99 +50,106 @@ class Fuzzed:
             suppress_health_check=list(HealthCheck),
         )
         @given(values)
-        def one(value: Any) -> None:
-            self._runner.run(soon(ask(value)))
+        def check(value: Any) -> None:
+            self._runner.run(within_deadline(send(value)))
 
-        tasks, files = self._runner.run(soon(self._left()))
-        one()
-        self._runner.run(soon(self._left(tasks, files)))
+        tasks, files = self._runner.run(within_deadline(self._count_resources()))
+        check()
+        self._runner.run(within_deadline(self._count_resources(tasks, files)))
 
-    async def _left(self, tasks: int = 1000, files: int = 1000) -> tuple[int, int]:
-        """The tasks and the open files and connections, once they are no more than so many."""
+    async def _count_resources(self, tasks: int = 1000, files: int = 1000) -> tuple[int, int]:
+        """Return the numbers of tasks and open files, once they are at most these."""
         assert (await self.server.post("/api/models/m", {"text": "hi"})).text == "hi"
-        await self.server.ended()
-        await comes_true(lambda: not self.server.services.sockets)
-        await comes_true(lambda: len(asyncio.all_tasks()) <= tasks and len(os.listdir("/proc/self/fd")) <= files)
+        await self.server.wait_until_idle()
+        await wait_until(lambda: not self.server.services.websockets)
+        await wait_until(lambda: len(asyncio.all_tasks()) <= tasks and len(os.listdir("/proc/self/fd")) <= files)
         return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+def fuzz_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FuzzedServer]:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        server = runner.run(stack.enter_async_context(serving(tmp_path_factory.mktemp("fuzz"), models=MODELS)))
-        yield Fuzzed(runner, server)
+        server = runner.run(stack.enter_async_context(running_server(tmp_path_factory.mktemp("fuzz"), models=MODELS)))
+        yield FuzzedServer(runner, server)
         runner.run(stack.aclose())
 
 
 PATHS = st.sampled_from(["/api/models/m", "/api/stream/n", "/api/multi-inference", "/api/claude4"])
-ACCEPTS = st.sampled_from(["*/*", "application/json", "application/msgpack", "text/event-stream", "text/plain"])
+ACCEPT_HEADERS = st.sampled_from(["*/*", "application/json", "application/msgpack", "text/event-stream", "text/plain"])
 
 
-@PORTIONS
+@EXAMPLE_COUNTS
 @pytest.mark.parametrize(
-    ("kind", "bodies"), [("application/json", shapes.JSON_BODIES), ("application/msgpack", shapes.MSGPACK_BODIES)]
+    ("content_type", "bodies"),
+    [("application/json", strategies.JSON_BODIES), ("application/msgpack", strategies.MSGPACK_BODIES)],
 )
-def test_any_body_gets_an_answer_that_is_no_fault_of_the_server(
-    fuzzed: Fuzzed, kind: str, bodies: st.SearchStrategy[bytes], count: int
+def test_fuzzed_body_never_causes_server_error(
+    fuzz_server: FuzzedServer, content_type: str, bodies: st.SearchStrategy[bytes], count: int
 ) -> None:
-    async def ask(case: tuple[str, str, bytes]) -> None:
+    async def send(case: tuple[str, str, bytes]) -> None:
         path, accept, body = case
-        headers = {"Content-Type": kind, "Accept": accept}
-        answer = await fuzzed.server.request("POST", path, data=body, headers=headers)
-        if answer.status != 200:
-            check_error(answer, answer.status, REFUSALS[answer.status])
-        elif answer.headers["Content-Type"] == "text/event-stream":
-            check_stream(answer.events)
+        headers = {"Content-Type": content_type, "Accept": accept}
+        response = await fuzz_server.server.request("POST", path, data=body, headers=headers)
+        if response.status != 200:
+            check_error(response, response.status, ERROR_CODES[response.status])
+        elif response.headers["Content-Type"] == "text/event-stream":
+            check_stream(response.events)
 
-    fuzzed.each(count, st.tuples(PATHS, ACCEPTS, bodies), ask)
+    fuzz_server.check_examples(count, st.tuples(PATHS, ACCEPT_HEADERS, bodies), send)
 
 
-@PORTIONS
-@pytest.mark.parametrize(("protocol", "messages"), [(JSON, shapes.JSON_MESSAGES), (MSGPACK, shapes.MSGPACK_MESSAGES)])
-def test_after_any_messages_a_socket_still_answers(
-    fuzzed: Fuzzed, protocol: str, messages: st.SearchStrategy[str | bytes], count: int
+@EXAMPLE_COUNTS
+@pytest.mark.parametrize(
+    ("protocol", "messages"), [(JSON, strategies.JSON_MESSAGES), (MSGPACK, strategies.MSGPACK_MESSAGES)]
+)
+def test_websocket_answers_after_fuzzed_messages(
+    fuzz_server: FuzzedServer, protocol: str, messages: st.SearchStrategy[str | bytes], count: int
 ) -> None:
-    async def ask(sent: list[str | bytes]) -> None:
-        async with talking(fuzzed.server, protocols=(protocol,)) as talk:
-            for message in sent:
-                await (talk.ws.send_str(message) if isinstance(message, str) else talk.ws.send_bytes(message))
-            await talk.say(op="infer", id="the last", model="m", text="hi")
-            told = await talk.any()
-            while told.get("id") != "the last" or told["type"] != "complete":
-                assert told.get("code") not in ("internal", "model_error", "unavailable"), told
-                told = await talk.any()
+    async def send(messages: list[str | bytes]) -> None:
+        async with connect_websocket(fuzz_server.server, protocols=(protocol,)) as websocket:
+            for message in messages:
+                await (websocket.ws.send_str(message) if isinstance(message, str) else websocket.ws.send_bytes(message))
+            await websocket.send(op="infer", id="the last", model="m", text="hi")
+            event = await websocket.next_message()
+            while event.get("id") != "the last" or event["type"] != "complete":
+                assert event.get("code") not in ("internal", "model_error", "unavailable"), event
+                event = await websocket.next_message()
 
-    fuzzed.each(count, st.lists(messages, min_size=1, max_size=3), ask)
-
-
-REQUEST = b'{"text":"hi"}'
-HEAD = head("/api/models/m", length=len(REQUEST), Accept="application/json", Connection="close")
+    fuzz_server.check_examples(count, st.lists(messages, min_size=1, max_size=3), send)
 
 
-@PORTIONS
-def test_any_bytes_on_a_connection_are_answered_or_end_it(fuzzed: Fuzzed, count: int) -> None:
-    async def ask(sent: bytes) -> None:
-        async with connected(fuzzed.server) as line:
-            await line.send(sent)
+REQUEST_BODY = b'{"text":"hi"}'
+REQUEST_HEAD = request_head("/api/models/m", length=len(REQUEST_BODY), Accept="application/json", Connection="close")
+
+
+@EXAMPLE_COUNTS
+def test_fuzzed_http_bytes_are_answered_or_close_connection(fuzz_server: FuzzedServer, count: int) -> None:
+    async def send(messages: bytes) -> None:
+        async with raw_connection(fuzz_server.server) as line:
+            await line.send(messages)
             line.writer.write_eof()
-            answer = await line.closed()
-            assert not answer or answer.split(b" ", 2)[1] < b"500", answer
+            response = await line.wait_closed()
+            assert not response or response.split(b" ", 2)[1] < b"500", response
 
-    fuzzed.each(count, shapes.mutated(st.just(HEAD + REQUEST)) | st.binary(max_size=200), ask)
+    fuzz_server.check_examples(
+        count, strategies.mutated_bytes(st.just(REQUEST_HEAD + REQUEST_BODY)) | st.binary(max_size=200), send
+    )
 
 
-SOCKET = handshake() + frame(TEXT, b'{"op":"infer","id":"a","model":"m","text":"hi"}', masked=False) * 2
+WEBSOCKET_BYTES = (
+    handshake_request() + frame(TEXT, b'{"op":"infer","id":"a","model":"m","text":"hi"}', masked=False) * 2
+)
 
 
-@PORTIONS
-def test_any_frames_on_a_socket_are_answered_or_end_it(fuzzed: Fuzzed, count: int) -> None:
-    async def ask(sent: bytes) -> None:
-        async with raw_line(fuzzed.server) as line:
-            await line.send(sent)
-            line.line.shutdown(1)
-            answer = await line.rest()
-            assert not answer or answer.split(b" ", 2)[1] < b"500", answer
+@EXAMPLE_COUNTS
+def test_fuzzed_websocket_frames_are_answered_or_close_connection(fuzz_server: FuzzedServer, count: int) -> None:
+    async def send(messages: bytes) -> None:
+        async with open_raw_connection(fuzz_server.server) as line:
+            await line.send(messages)
+            line.socket.shutdown(1)
+            response = await line.read_to_end()
+            assert not response or response.split(b" ", 2)[1] < b"500", response
 
-    frames = st.binary(max_size=80).map(lambda data: handshake() + data)
-    fuzzed.each(count, shapes.mutated(st.just(SOCKET)) | frames, ask)
+    frames = st.binary(max_size=80).map(lambda data: handshake_request() + data)
+    fuzz_server.check_examples(count, strategies.mutated_bytes(st.just(WEBSOCKET_BYTES)) | frames, send)

@@ -1,4 +1,4 @@
-"""What tests of jobs share."""
+"""Fixtures of the tests of jobs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.infraforge_runner.living import supervisors
+from tests.infraforge_runner.process_helpers import find_supervisors
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Of a server whose jobs outlive it, but not the test."""
+    """The folder of a server whose jobs outlive it, but not the test."""
     yield tmp_path
-    for pid in supervisors(tmp_path / "data"):
+    for pid in find_supervisors(tmp_path / "data"):
         os.kill(pid, signal.SIGTERM)  # it ends its job first

@@ -1,11 +1,11 @@
-"""A place where clusters are deployed: a server in a process of its own, InfraForge's checkout, a CDK, a local AWS.
+"""All that a deploy needs: a server in a process of its own, InfraForge's checkout, a CDK, a local AWS.
 
 with local_aws() as aws:
-    site = Site(aws, tmp_path)
+    site = DeploySite(aws, tmp_path)
     site.write_preset(outputs={"Dns": "127.0.0.1"}, serves={...})
     async with site.running() as server: ...
 
-Where InfraForge's binary stands, the CDK app in tests/infraforge_app does; all else is what a user has.
+The CDK app in tests/infraforge_app replaces InfraForge's binary; all else is what a user has.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 import yaml
 
-from infraforge_runner import stack
-from tests.infraforge_runner.cloudformation import LocalAws
-from tests.processes import ROOT, Process, running
-from tests.serving import says
+from infraforge_runner.infraforge import cloudformation
+from tests.infraforge_runner.local_cloudformation import LocalAws
+from tests.processes import ROOT, ServerProcess, running_process
+from tests.running_server import scripted_model
 
 APP = ROOT / "tests" / "infraforge_app"
 TOOLS = APP / "node_modules" / ".bin"
@@ -46,8 +46,10 @@ def make_checkout(folder: Path) -> Path:
     return folder
 
 
-def write_shipped(presets: Path, name: str = "small", outputs: Mapping[str, str] | None = None, **keys: Any) -> None:
-    """A preset that is shipped, with further keys; `outputs` are what its stack has besides."""
+def write_shipped_preset(
+    presets: Path, name: str = "small", outputs: Mapping[str, str] | None = None, **keys: Any
+) -> None:
+    """Write a shipped preset with further keys; `outputs` are added to its stack."""
     preset = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())
     preset["config"]["standIn"] = {"outputs": dict(outputs or {})}
     (presets / "hyperpod").mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ def write_shipped(presets: Path, name: str = "small", outputs: Mapping[str, str]
 
 
 @dataclass
-class Site:
+class DeploySite:
     aws: LocalAws
     folder: Path
     checkout: Path = field(init=False)
@@ -64,12 +66,12 @@ class Site:
         self.checkout = make_checkout(self.folder / "checkout")
 
     def write_preset(self, name: str = "small", outputs: Mapping[str, str] | None = None, **keys: Any) -> None:
-        write_shipped(self.folder / "presets", name, outputs, **keys)
+        write_shipped_preset(self.folder / "presets", name, outputs, **keys)
 
-    def running(self) -> AbstractAsyncContextManager[Process]:
+    def running(self) -> AbstractAsyncContextManager[ServerProcess]:
         environ = {"PATH": f"{TOOLS}:{os.environ['PATH']}", "HOME": str(self.folder), **self.aws.environment}
-        models = {"claude": says("echo")}
-        return running(self.folder, "--infraforge", str(self.checkout), models=models, environ=environ)
+        models = {"claude": scripted_model("echo")}
+        return running_process(self.folder, "--infraforge", str(self.checkout), models=models, environ=environ)
 
     async def stack_status(self, name: str) -> str | None:
-        return await stack.status(self.aws.region, name)
+        return await cloudformation.get_stack_status(self.aws.region, name)

@@ -1,4 +1,4 @@
-"""Closing: whatever becomes of an answer, what it holds is given back."""
+"""BatchStream: its cleanups run once and in order, however it ends. And the summary of a request."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
-from pipeline.frames import EncodedFrame, Frame
-from pipeline.messages import Closing, InferenceRequest, Message, Parameters
-from tests.aio import asynchronous
-from tests.pipeline.making import asked
+from pipeline.media.frames import EncodedFrame, Frame
+from pipeline.messages import BatchStream, InferenceRequest, Message, Parameters
+from tests.async_tests import async_test
+from tests.pipeline.factories import make_inference
 
 
 class Journal(list[str]):
-    """What was closed, in order."""
+    """The names of what was closed, in order."""
 
     async def numbers(self) -> AsyncGenerator[Sequence[int], None]:
         try:
@@ -23,103 +23,103 @@ class Journal(list[str]):
         finally:
             self.append("generator")
 
-    async def later(self) -> None:
+    async def close_later(self) -> None:
         await asyncio.sleep(0)
         self.append("later")
 
-    def at_once(self) -> None:
+    def close_at_once(self) -> None:
         self.append("at once")
 
-    def badly(self) -> None:
-        self.append("badly")
+    def fail(self) -> None:
+        self.append("fail")
         raise OSError("broken")
 
-    async def badly_later(self) -> None:
+    async def fail_later(self) -> None:
         await asyncio.sleep(0)
-        self.badly()
+        self.fail()
 
 
-@asynchronous
-async def test_a_close_in_the_middle_closes_the_generator_and_then_what_it_holds_in_order() -> None:
+@async_test
+async def test_close_after_first_batch_closes_generator_then_runs_cleanups_in_order() -> None:
     journal = Journal()
-    closing = Closing(journal.numbers(), journal.later, journal.at_once)
-    async for numbers in closing:
+    stream = BatchStream(journal.numbers(), journal.close_later, journal.close_at_once)
+    async for numbers in stream:
         assert numbers == [1]
         break
-    await closing.aclose()
+    await stream.aclose()
     assert journal == ["generator", "later", "at once"]
 
 
-@asynchronous
-async def test_what_was_never_started_gives_back_what_it_holds() -> None:
+@async_test
+async def test_close_before_iteration_runs_cleanups() -> None:
     journal = Journal()
-    closing = Closing(journal.numbers(), journal.at_once)
-    await closing.aclose()
+    stream = BatchStream(journal.numbers(), journal.close_at_once)
+    await stream.aclose()
     assert journal == ["at once"]
-    assert [number async for numbers in closing for number in numbers] == []
+    assert [number async for numbers in stream for number in numbers] == []
 
 
-@asynchronous
-async def test_what_was_read_to_its_end_gives_back_what_it_holds() -> None:
+@async_test
+async def test_close_after_last_batch_runs_cleanups() -> None:
     journal = Journal()
-    closing = Closing(journal.numbers(), journal.at_once)
-    assert [number async for numbers in closing for number in numbers] == [1, 2]
-    await closing.aclose()
+    stream = BatchStream(journal.numbers(), journal.close_at_once)
+    assert [number async for numbers in stream for number in numbers] == [1, 2]
+    await stream.aclose()
     assert journal == ["generator", "at once"]
 
 
-@asynchronous
-async def test_iterating_goes_on_where_it_was() -> None:
-    closing = Closing(Journal().numbers())
-    assert [await anext(aiter(closing)), await anext(aiter(closing))] == [[1], [2]]
-    await closing.aclose()
+@async_test
+async def test_second_iteration_continues_after_first() -> None:
+    stream = BatchStream(Journal().numbers())
+    assert [await anext(aiter(stream)), await anext(aiter(stream))] == [[1], [2]]
+    await stream.aclose()
 
 
-@asynchronous
-async def test_what_is_held_later_is_closed_last() -> None:
+@async_test
+async def test_added_cleanup_runs_last() -> None:
     journal = Journal()
-    closing = Closing(journal.numbers(), journal.later)
-    closing.hold(journal.at_once)
-    await closing.aclose()
+    stream = BatchStream(journal.numbers(), journal.close_later)
+    stream.add_cleanup(journal.close_at_once)
+    await stream.aclose()
     assert journal == ["later", "at once"]
 
 
-@asynchronous
-async def test_one_that_raises_does_not_keep_the_others_from_being_closed() -> None:
+@async_test
+async def test_failing_cleanup_does_not_skip_other_cleanups() -> None:
     journal = Journal()
-    closing = Closing(journal.numbers(), journal.badly, journal.badly_later, journal.at_once)
+    stream = BatchStream(journal.numbers(), journal.fail, journal.fail_later, journal.close_at_once)
     with pytest.raises(OSError, match="broken"):
-        await closing.aclose()
-    assert journal == ["badly", "badly", "at once"]
+        await stream.aclose()
+    assert journal == ["fail", "fail", "at once"]
 
 
-@asynchronous
-async def test_a_generator_that_raises_at_its_close_does_not_either() -> None:
+@async_test
+async def test_generator_failing_on_close_does_not_skip_cleanups() -> None:
     journal = Journal()
 
-    async def stubborn() -> AsyncGenerator[Sequence[int], None]:
+    async def failing_generator() -> AsyncGenerator[Sequence[int], None]:
         try:
             yield [1]
         finally:
-            journal.badly()
+            journal.fail()
 
-    closing = Closing(stubborn(), journal.later, journal.at_once)
-    await anext(aiter(closing))
+    stream = BatchStream(failing_generator(), journal.close_later, journal.close_at_once)
+    await anext(aiter(stream))
     with pytest.raises(OSError, match="broken"):
-        await closing.aclose()
-    assert journal == ["badly", "later", "at once"]
+        await stream.aclose()
+    assert journal == ["fail", "later", "at once"]
 
 
-@asynchronous
-async def test_a_close_that_is_cancelled_still_closes_the_others() -> None:
+@async_test
+async def test_cancelled_close_runs_remaining_cleanups() -> None:
     journal, entered = Journal(), asyncio.Event()
 
     async def never() -> None:
         entered.set()
         await asyncio.Event().wait()
 
-    closing = Closing(journal.numbers(), never, journal.later, journal.at_once)
-    task = asyncio.create_task(closing.aclose())
+    stream = BatchStream(journal.numbers(), never, journal.close_later, journal.close_at_once)
+    task = asyncio.create_task(stream.aclose())
     await entered.wait()
     task.cancel()
     await asyncio.wait([task])
@@ -127,7 +127,7 @@ async def test_a_close_that_is_cancelled_still_closes_the_others() -> None:
     assert journal == ["later", "at once"]
 
 
-def test_a_summary_counts_frames_and_shows_none() -> None:
+def test_summary_counts_frames_without_their_content() -> None:
     frame = Frame(b"secret", "png", 1, 1)
     message = Message("user", ("one", frame, "two", EncodedFrame("secret", "frames[1]")))
     assert InferenceRequest((message,), Parameters(max_tokens=5, temperature=None)).summary == {
@@ -140,6 +140,6 @@ def test_a_summary_counts_frames_and_shows_none() -> None:
     assert message.frames == (frame,)
 
 
-def test_a_stage_that_comes_too_early_is_told_which_one_has_to_stand_before_it() -> None:
+def test_call_before_invoke_stage_raises_lookup_error() -> None:
     with pytest.raises(LookupError, match="invoke has to stand before"):
-        _ = asked().call
+        _ = make_inference().call

@@ -1,4 +1,4 @@
-"""Stages and providers of other packages come in by the same door as the built-in ones."""
+"""Plugins: stages and providers of installed packages, and the errors that prevent a start."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import aiohttp
 import pytest
 
 from pipeline import plugins
-from tests.aio import asynchronous, soon
-from tests.serving import STAGES, says, write_presets
+from tests.async_tests import async_test, within_deadline
+from tests.running_server import STAGES, scripted_model, write_presets
 
 ROOT = Path(__file__).parents[2]
 
 SHOUT = '''
-"""A stage that shouts: it asks in capitals, and adds what its options say to every answer."""
+"""A stage that sends the request in capitals and adds an option to every answer."""
 from dataclasses import replace
-from pipeline.messages import Events, Result
+from pipeline.messages import EventStream, Result
 
 class Shout:
     def __init__(self, ending):
@@ -31,9 +31,9 @@ class Shout:
     async def __call__(self, inference, proceed):
         messages = tuple(replace(m, parts=tuple(p.upper() for p in m.parts)) for m in inference.messages)
         events = await proceed(replace(inference, messages=messages))
-        return Events(self._tell(events), events.aclose)
+        return EventStream(self._events(events), events.aclose)
 
-    async def _tell(self, events):
+    async def _events(self, events):
         async for batch in events:
             for event in batch:
                 if isinstance(event, Result):
@@ -45,17 +45,17 @@ def create(options, context):
 '''
 
 PARROT = '''
-"""A provider that says what it was asked."""
-from pipeline.messages import Reply, Stop
+"""A provider that repeats the request."""
+from pipeline.messages import ModelResponse, Finish
 from pipeline.stage import Availability
 
 class Parrot:
-    async def open(self, route, inference):
-        return Reply(self._say(inference.messages[-1].text), streamed=True)
+    async def open(self, target, inference):
+        return ModelResponse(self._batches(inference.messages[-1].text), streamed=True)
 
-    async def _say(self, text):
+    async def _batches(self, text):
         yield [text]
-        yield [Stop("end_turn")]
+        yield [Finish("end_turn")]
 
     async def availability(self, preset):
         return Availability("available", "it is a parrot")
@@ -66,7 +66,7 @@ def create(options, context):
 
 
 def install(folder: Path, name: str, entry_points: str, **modules: str) -> None:
-    """What an installer leaves behind: the package, and what its metadata say of it."""
+    """Write what an installer writes: the package and its metadata."""
     package = folder / name
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -79,10 +79,10 @@ def install(folder: Path, name: str, entry_points: str, **modules: str) -> None:
 
 
 @asynccontextmanager
-async def started(
+async def start_server(
     folder: Path, stages: list[Any] | None = None, **models: Any
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """run.py in a process of its own, which finds what is installed in `site`."""
+    """Run run.py in a process that finds the packages in `site`."""
     write_presets(folder / "presets", models, stages)
     arguments = ["--port", "0", "--presets", str(folder / "presets"), "--data", str(folder / "data"), "--drain", "0.1"]
     process = await asyncio.create_subprocess_exec(
@@ -99,88 +99,89 @@ async def started(
         await process.communicate()
 
 
-async def refusal(folder: Path, stages: list[Any] | None = None) -> str:
-    """What it says when it does not start."""
-    async with started(folder, stages) as process:
-        out, err = await soon(process.communicate())
+async def startup_error(folder: Path, stages: list[Any] | None = None) -> str:
+    """Return the error output of a server that does not start."""
+    async with start_server(folder, stages) as process:
+        out, err = await within_deadline(process.communicate())
         assert (process.returncode, out) == (2, b"")
         return err.decode()
 
 
-@asynchronous
-async def test_an_installed_stage_and_provider_take_part(tmp_path: Path) -> None:
-    points = "[forgeline.stages]\nshout = loud.shout:create\n[forgeline.providers]\nparrot = loud.parrot:create\n"
-    install(tmp_path / "site", "loud", points, shout=SHOUT, parrot=PARROT)
+@async_test
+async def test_installed_stage_and_provider_answer_requests(tmp_path: Path) -> None:
+    entry_points = "[forgeline.stages]\nshout = loud.shout:create\n[forgeline.providers]\nparrot = loud.parrot:create\n"
+    install(tmp_path / "site", "loud", entry_points, shout=SHOUT, parrot=PARROT)
     stages = ["decode_frames", "route_model", {"shout": {"ending": "!"}}, "invoke", "normalize_envelope"]
     polly = {"provider": "parrot", "model": "polly"}
-    async with started(tmp_path, stages, polly=polly, echo=says("echo")) as process, aiohttp.ClientSession() as http:
+    async with (
+        start_server(tmp_path, stages, polly=polly, echo=scripted_model("echo")) as process,
+        aiohttp.ClientSession() as http,
+    ):
         assert process.stdout is not None
-        address = (await soon(process.stdout.readline())).decode().split()[-1]
+        address = (await within_deadline(process.stdout.readline())).decode().split()[-1]
         for model in ("polly", "echo"):
             async with http.post(f"{address}/api/models/{model}", json={"text": "hello you"}) as response:
-                answer = await response.json()
+                body = await response.json()
             assert response.status == 200
-            assert answer["response"]["content"][0]["text"] == "HELLO YOU"
-            assert answer["metadata"]["shouted"] == "!"
+            assert body["response"]["content"][0]["text"] == "HELLO YOU"
+            assert body["metadata"]["shouted"] == "!"
         async with http.get(f"{address}/api/models") as response:
             listed = {model["name"]: model for model in (await response.json())["models"]}
         assert listed["polly"]["provider"] == "parrot"
 
 
 @pytest.mark.parametrize(("group", "name"), [("stages", "limit"), ("providers", "scripted")])
-@asynchronous
-async def test_a_plugin_with_the_name_of_a_built_in_one_keeps_the_server_from_starting(
-    tmp_path: Path, group: str, name: str
-) -> None:
+@async_test
+async def test_plugin_with_built_in_name_prevents_start(tmp_path: Path, group: str, name: str) -> None:
     install(tmp_path / "site", "loud", f"[forgeline.{group}]\n{name} = loud.shout:create\n", shout=SHOUT)
-    assert f"two plugins are named '{name}' in forgeline.{group}" in await refusal(tmp_path)
+    assert f"two plugins are named '{name}' in forgeline.{group}" in await startup_error(tmp_path)
 
 
-@asynchronous
-async def test_two_plugins_of_one_name_keep_it_from_starting(tmp_path: Path) -> None:
+@async_test
+async def test_two_plugins_with_same_name_prevent_start(tmp_path: Path) -> None:
     for package in ("loud", "louder"):
         install(tmp_path / "site", package, f"[forgeline.stages]\nshout = {package}.shout:create\n", shout=SHOUT)
-    assert "two plugins are named 'shout' in forgeline.stages" in await refusal(tmp_path)
+    assert "two plugins are named 'shout' in forgeline.stages" in await startup_error(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("code", "why"),
+    ("code", "reason"),
     [
         ("import nothing_like_it", "nothing_like_it"),
         ("raise OSError('no such device')", "no such device"),
         ("", "create"),
     ],
 )
-@asynchronous
-async def test_a_plugin_that_cannot_be_loaded_keeps_it_from_starting(tmp_path: Path, code: str, why: str) -> None:
+@async_test
+async def test_plugin_that_fails_to_load_prevents_start(tmp_path: Path, code: str, reason: str) -> None:
     install(tmp_path / "site", "loud", "[forgeline.stages]\nshout = loud.shout:create\n", shout=code)
-    said = await refusal(tmp_path)
-    assert "the plugin 'shout' of forgeline.stages (loud.shout:create) can't be loaded" in said
-    assert why in said
-    assert "Traceback" not in said
+    error = await startup_error(tmp_path)
+    assert "the plugin 'shout' of forgeline.stages (loud.shout:create) can't be loaded" in error
+    assert reason in error
+    assert "Traceback" not in error
 
 
-@asynchronous
-async def test_a_stage_that_nobody_provides_keeps_it_from_starting(tmp_path: Path) -> None:
-    said = await refusal(tmp_path, ["shout", *STAGES])
-    assert "nobody provides a stage 'shout' (there are circuit_breaker, decode_frames, " in said
-    assert "pipeline.yaml:2" in said
+@async_test
+async def test_unknown_stage_prevents_start(tmp_path: Path) -> None:
+    error = await startup_error(tmp_path, ["shout", *STAGES])
+    assert "nobody provides a stage 'shout' (there are circuit_breaker, decode_frames, " in error
+    assert "pipeline.yaml:2" in error
 
 
-@asynchronous
-async def test_a_stage_that_refuses_its_options_keeps_it_from_starting(tmp_path: Path) -> None:
-    said = await refusal(tmp_path, [{"decode_frames": {"speed": 1}}, *STAGES[1:]])
-    assert "speed: unknown field (known are max_pixels)" in said
+@async_test
+async def test_stage_with_invalid_options_prevents_start(tmp_path: Path) -> None:
+    error = await startup_error(tmp_path, [{"decode_frames": {"speed": 1}}, *STAGES[1:]])
+    assert "speed: unknown field (known are max_pixels)" in error
 
 
-@asynchronous
-async def test_a_factory_that_breaks_over_its_options_is_told_with_the_line(tmp_path: Path) -> None:
+@async_test
+async def test_stage_factory_exception_is_reported_with_line(tmp_path: Path) -> None:
     install(tmp_path / "site", "loud", "[forgeline.stages]\nshout = loud.shout:create\n", shout=SHOUT)
-    said = await refusal(tmp_path, ["shout", *STAGES])
-    assert "pipeline.yaml:2: stages[0]: the stage 'shout' can't be made with these options: KeyError('ending')" in said
+    error = await startup_error(tmp_path, ["shout", *STAGES])
+    assert "pipeline.yaml:2: stages[0]: the stage 'shout' can't be made with these options: KeyError('ending')" in error
 
 
-def test_the_built_in_ones_are_there_by_name() -> None:
-    found = plugins.load()
-    assert set(STAGES) <= set(found.stages)
-    assert {"emd", "local", "openai_compatible", "scripted"} <= set(found.providers)
+def test_load_plugins_includes_built_in_stages_and_providers() -> None:
+    installed = plugins.load_plugins()
+    assert set(STAGES) <= set(installed.stages)
+    assert {"emd", "local", "openai_compatible", "scripted"} <= set(installed.providers)

@@ -1,4 +1,4 @@
-"""Streams: one log for all models of a request, what it tells, and how it ends."""
+"""Streams: the records of one or several models, stop, limits, drain and failures."""
 
 from __future__ import annotations
 
@@ -8,183 +8,185 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Cancelled, InvalidRequest, RateLimited, Unavailable, UnknownModel
-from pipeline.frames import EncodedFrame
+from pipeline.media.frames import EncodedFrame
 from pipeline.messages import Failure, InferenceRequest, Message
-from pipeline.streams import Complete, Delta, Record, Start
-from tests.aio import asynchronous
-from tests.pipeline.placed import ended, failures, place, read, results
+from pipeline.streams import ModelText, StreamComplete, StreamRecord, StreamStart
+from tests.async_tests import async_test
+from tests.pipeline.preset_streams import failure_codes, read_records, result_texts, streams_harness, wait_until_ended
 
 
-@asynchronous
-async def test_a_stream_is_start_chunks_result_complete(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("echo")
-        start, *chunks, result, complete = await read(stream)
-        assert isinstance(start, Start)
+@async_test
+async def test_stream_records_are_start_chunks_result_complete(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("echo")
+        start, *chunks, result, complete = await read_records(stream)
+        assert isinstance(start, StreamStart)
         assert (start.stream_id, start.models) == (stream.id, ("echo",))
         assert start.request["text"] == "Hi there"
         assert chunks == ["Hi ", "there"]
-        assert results([result]) == {"echo": "Hi there"}
-        assert complete == Complete()
+        assert result_texts([result]) == {"echo": "Hi there"}
+        assert complete == StreamComplete()
 
 
-@asynchronous
-async def test_several_models_share_one_log_and_each_has_its_own_text(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        start, *events, complete = await read(here.open("echo", "long", "cut", "busy"))
-        assert isinstance(start, Start)
-        assert complete == Complete()
+@async_test
+async def test_stream_of_several_models_has_each_text_and_outcome_in_one_log(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        start, *events, complete = await read_records(harness.open("echo", "long", "cut", "busy"))
+        assert isinstance(start, StreamStart)
+        assert complete == StreamComplete()
         joined = {"echo": "", "long": "", "cut": ""}
         for event in events:
-            if isinstance(event, Delta):
+            if isinstance(event, ModelText):
                 joined[event.model] += event.text
         assert joined.pop("cut") == "a b"
-        assert results(events) == joined
-        assert failures(events) == {"cut": "model_error", "busy": "rate_limited"}
+        assert result_texts(events) == joined
+        assert failure_codes(events) == {"cut": "model_error", "busy": "rate_limited"}
 
 
-@asynchronous
-async def test_one_that_hangs_delays_no_other(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("hang", "echo")
-        told: list[Record] = []
+@async_test
+async def test_hanging_model_does_not_delay_other_models(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("hang", "echo")
+        records: list[StreamRecord] = []
         with stream.attach() as cursor:
-            while not results(told):
-                told += await cursor.read()
-        await ended(stream)
-        assert failures(await read(stream)) == {"hang": "cancelled"}
+            while not result_texts(records):
+                records += await cursor.read()
+        await wait_until_ended(stream)
+        assert failure_codes(await read_records(stream)) == {"hang": "cancelled"}
 
 
 @pytest.mark.parametrize(("model", "codes"), [("busy", {"busy": "rate_limited"}), ("cut", {"cut": "model_error"})])
-@asynchronous
-async def test_a_failure_is_told_in_place_of_the_result(tmp_path: Path, model: str, codes: dict[str, str]) -> None:
-    async with place(tmp_path) as here:
-        records = await read(here.open(model))
-        assert (failures(records), results(records)) == (codes, {})
-        assert records[-1] == Complete()
+@async_test
+async def test_model_failure_replaces_result(tmp_path: Path, model: str, codes: dict[str, str]) -> None:
+    async with streams_harness(tmp_path) as harness:
+        records = await read_records(harness.open(model))
+        assert (failure_codes(records), result_texts(records)) == (codes, {})
+        assert records[-1] == StreamComplete()
 
 
 @pytest.mark.parametrize("models", [("hang",), ("half", "hang")])
-@asynchronous
-async def test_stop_ends_it_for_all_readers_and_tells_why(tmp_path: Path, models: tuple[str, ...]) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open(*models)
-        reading = [asyncio.create_task(read(stream)) for _ in range(2)]
-        await here.called(len(models))
+@async_test
+async def test_stop_ends_stream_for_all_readers_with_its_reason(tmp_path: Path, models: tuple[str, ...]) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open(*models)
+        reading = [asyncio.create_task(read_records(stream)) for _ in range(2)]
+        await harness.wait_for_calls(len(models))
         stream.stop(Cancelled("enough"))
         stream.stop(Unavailable("too late to say this"))
         first, second = await asyncio.gather(*reading)
         assert first == second
-        assert failures(first) == dict.fromkeys(models, "cancelled")
-        assert first[-1] == Complete()
-        assert (here.scripted.replies, here.scripted.cancelled) == (0, len(models))
+        assert failure_codes(first) == dict.fromkeys(models, "cancelled")
+        assert first[-1] == StreamComplete()
+        assert (harness.scripted.open_responses, harness.scripted.cancelled) == (0, len(models))
 
 
 @pytest.mark.parametrize("models", [("echo",), ("echo", "long")])
-@asynchronous
-async def test_a_stop_before_the_first_step_is_told_too(tmp_path: Path, models: tuple[str, ...]) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open(*models)
+@async_test
+async def test_stop_before_first_task_step_reports_failure_and_completes(
+    tmp_path: Path, models: tuple[str, ...]
+) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open(*models)
         stream.stop(Cancelled("enough"))
-        start, *errors, complete = await read(stream)
-        assert isinstance(start, Start)
-        assert failures(errors) == dict.fromkeys(models, "cancelled")
-        assert complete == Complete()
-        assert here.streams.running == 0
+        start, *errors, complete = await read_records(stream)
+        assert isinstance(start, StreamStart)
+        assert failure_codes(errors) == dict.fromkeys(models, "cancelled")
+        assert complete == StreamComplete()
+        assert harness.streams.running_count == 0
 
 
-@asynchronous
-async def test_a_stop_after_the_end_changes_nothing(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("echo")
-        before = await read(stream)
+@async_test
+async def test_stop_after_end_changes_nothing(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("echo")
+        before = await read_records(stream)
         stream.stop(Cancelled("enough"))
-        assert await read(stream) == before
+        assert await read_records(stream) == before
 
 
-@asynchronous
-async def test_at_the_limit_of_streams_new_ones_are_refused_until_one_ends(tmp_path: Path) -> None:
-    async with place(tmp_path, max_streams=2) as here:
-        first, _ = here.open("hang"), here.open("hang")
+@async_test
+async def test_open_at_stream_limit_is_rate_limited_until_one_ends(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path, max_streams=2) as harness:
+        first, _ = harness.open("hang"), harness.open("hang")
         with pytest.raises(RateLimited, match="2 requests at once"):
-            here.open("echo")
+            harness.open("echo")
         first.stop(Cancelled("enough"))
-        await ended(first)
+        await wait_until_ended(first)
         await asyncio.sleep(0)
-        here.open("echo")
+        harness.open("echo")
 
 
-@asynchronous
-async def test_an_unknown_name_or_a_bad_frame_is_refused_before_any_call(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
+@async_test
+async def test_open_with_unknown_model_or_invalid_frame_calls_no_model(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
         with pytest.raises(UnknownModel, match="'other'"):
-            here.open("echo", "other")
+            harness.open("echo", "other")
         bad = InferenceRequest((Message("user", ("Hi", EncodedFrame("!", "frames[0]"))),))
         with pytest.raises(InvalidRequest, match=r"frames\[0\]"):
-            here.streams.open(bad, ["echo", "long"])
-        assert (here.scripted.calls, here.streams.running) == (0, 0)
+            harness.streams.open(bad, ["echo", "long"])
+        assert (harness.scripted.calls, harness.streams.running_count) == (0, 0)
 
 
-@asynchronous
-async def test_draining_lets_streams_end_and_stops_the_others(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        echo, hang = here.open("echo"), here.open("hang")
-        await here.streams.drain(0.2)
-        assert list(results(await read(echo))) == ["echo"]
-        assert failures(await read(hang)) == {"hang": "unavailable"}
-        assert here.streams.running == 0
+@async_test
+async def test_drain_lets_streams_finish_then_stops_the_rest(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        echo, hang = harness.open("echo"), harness.open("hang")
+        await harness.streams.drain(0.2)
+        assert list(result_texts(await read_records(echo))) == ["echo"]
+        assert failure_codes(await read_records(hang)) == {"hang": "unavailable"}
+        assert harness.streams.running_count == 0
         with pytest.raises(Unavailable, match="shutting down"):
-            here.open("echo")
+            harness.open("echo")
 
 
 @pytest.mark.parametrize("where", ["before", "middle", "silent"])
 @pytest.mark.parametrize("models", [("echo",), ("echo", "long")])
-@asynchronous
-async def test_a_stage_with_a_bug_is_internal_and_says_nothing_of_it(
+@async_test
+async def test_stage_exception_is_internal_failure_without_details(
     tmp_path: Path, where: str, models: tuple[str, ...]
 ) -> None:
     stages = ["route_model", {"broken": {"where": where}}, "invoke", "normalize_envelope"]
-    async with place(tmp_path, stages=stages) as here:
-        records = await read(here.open(*models))
-        assert failures(records) == dict.fromkeys(models, "internal")
+    async with streams_harness(tmp_path, stages=stages) as harness:
+        records = await read_records(harness.open(*models))
+        assert failure_codes(records) == dict.fromkeys(models, "internal")
         assert "secret" not in str(records)
-        assert records[-1] == Complete()
-        assert here.scripted.replies == 0
+        assert records[-1] == StreamComplete()
+        assert harness.scripted.open_responses == 0
 
 
-@asynchronous
-async def test_a_close_that_fails_after_the_result_is_no_second_outcome(tmp_path: Path) -> None:
+@async_test
+async def test_failing_cleanup_after_result_adds_no_second_outcome(tmp_path: Path) -> None:
     stages = ["route_model", {"broken": {"where": "close"}}, "invoke", "normalize_envelope"]
-    async with place(tmp_path, stages=stages) as here:
-        records = await read(here.open("echo"))
-        assert (results(records), failures(records)) == ({"echo": "Hi there"}, {})
+    async with streams_harness(tmp_path, stages=stages) as harness:
+        records = await read_records(harness.open("echo"))
+        assert (result_texts(records), failure_codes(records)) == ({"echo": "Hi there"}, {})
 
 
-@asynchronous
-async def test_an_edition_is_held_as_long_as_its_stream_runs(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        edition = here.runtime.acquire()
-        holders = edition.holders
-        streams = [here.open("echo"), here.open("hang")]
-        assert edition.holders == holders + 2
+@async_test
+async def test_stream_holds_pipeline_version_until_it_ends(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        version = harness.runtime.acquire()
+        references = version.reference_count
+        streams = [harness.open("echo"), harness.open("hang")]
+        assert version.reference_count == references + 2
         streams[1].stop(Cancelled("enough"))
         for stream in streams:
-            await read(stream)
-        assert edition.holders == holders
+            await read_records(stream)
+        assert version.reference_count == references
 
 
 @pytest.mark.parametrize("model", ["busy", "cut"])
-@asynchronous
-async def test_a_kept_failure_keeps_nothing_of_its_request(tmp_path: Path, model: str) -> None:
-    async with place(tmp_path) as here:
-        events = await read(here.open(model))
+@async_test
+async def test_logged_failure_has_no_traceback_or_cause(tmp_path: Path, model: str) -> None:
+    async with streams_harness(tmp_path) as harness:
+        events = await read_records(harness.open(model))
         (error,) = [event.error for event in events if isinstance(event, Failure)]
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
 
 
-@asynchronous
-async def test_a_kept_stream_weighs_the_texts_that_it_keeps(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("echo", text="x" * 100_000)
-        await read(stream)
+@async_test
+async def test_stream_log_size_includes_texts(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("echo", text="x" * 100_000)
+        await read_records(stream)
         assert stream.log.size > 200_000

@@ -1,4 +1,4 @@
-"""Streams and their readers: who may read, what happens when they leave, and what is kept for them."""
+"""Readers of streams: resuming, detaching, owners, retention and lag."""
 
 from __future__ import annotations
 
@@ -9,135 +9,133 @@ import pytest
 
 from pipeline import streams as streams_module
 from pipeline.errors import RateLimited, UnknownStream
-from pipeline.streams import Complete
-from tests.aio import asynchronous
-from tests.pipeline.placed import ended, failures, place, read, results
+from pipeline.streams import StreamComplete
+from tests.async_tests import async_test
+from tests.pipeline.preset_streams import failure_codes, read_records, result_texts, streams_harness, wait_until_ended
 
 
 @pytest.mark.parametrize("after", [-1, 0, 3, 4999, 5002])
-@asynchronous
-async def test_a_reader_goes_on_after_any_seq(tmp_path: Path, after: int) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("long")
-        whole = await read(stream)
+@async_test
+async def test_reader_resumes_after_any_seq(tmp_path: Path, after: int) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("long")
+        whole = await read_records(stream)
         assert len(whole) == 5003
-        assert await read(stream, after) == whole[after + 1 :]
+        assert await read_records(stream, after) == whole[after + 1 :]
 
 
-@asynchronous
-async def test_when_the_last_reader_leaves_the_call_is_cancelled(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("half")
+@async_test
+async def test_last_reader_detached_cancels_upstream_call(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("half")
         with stream.attach() as cursor, stream.attach():
             await cursor.read()
             cursor.close()
-            await here.called(1)
-            assert stream.stopped is None
-        await ended(stream)
-        assert failures(await read(stream)) == {"half": "cancelled"}
-        assert (here.scripted.replies, here.scripted.cancelled) == (0, 1)
+            await harness.wait_for_calls(1)
+            assert stream.stop_reason is None
+        await wait_until_ended(stream)
+        assert failure_codes(await read_records(stream)) == {"half": "cancelled"}
+        assert (harness.scripted.open_responses, harness.scripted.cancelled) == (0, 1)
 
 
-@asynchronous
-async def test_a_resumable_stream_goes_on_for_its_grace(tmp_path: Path) -> None:
-    async with place(tmp_path, grace=0.01) as here:
-        stream = here.open("half", resumable=True)
+@async_test
+async def test_resumable_stream_without_reader_is_cancelled_after_grace(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path, grace=0.01) as harness:
+        stream = harness.open("half", resumable=True)
         with stream.attach() as cursor:
             await cursor.read()
-        assert stream.stopped is None
-        await ended(stream)
-        assert failures(await read(stream)) == {"half": "cancelled"}
+        assert stream.stop_reason is None
+        await wait_until_ended(stream)
+        assert failure_codes(await read_records(stream)) == {"half": "cancelled"}
 
 
-@asynchronous
-async def test_a_reader_that_comes_back_in_time_ends_the_grace(tmp_path: Path) -> None:
-    async with place(tmp_path, grace=0.01) as here:
-        stream = here.open("half", resumable=True)
+@async_test
+async def test_reader_attached_within_grace_keeps_stream_running(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path, grace=0.01) as harness:
+        stream = harness.open("half", resumable=True)
         stream.attach().close()
         with stream.attach():
             passed = asyncio.Event()
             asyncio.get_running_loop().call_later(0.03, passed.set)
             await passed.wait()
-            assert stream.stopped is None
-        await ended(stream)
+            assert stream.stop_reason is None
+        await wait_until_ended(stream)
 
 
-@asynchronous
-async def test_a_resumable_stream_without_readers_comes_to_its_own_end(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("long", resumable=True)
+@async_test
+async def test_resumable_stream_without_reader_finishes_within_grace(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("long", resumable=True)
         stream.attach().close()
-        await ended(stream)
-        assert list(results(await read(stream))) == ["long"]
+        await wait_until_ended(stream)
+        assert list(result_texts(await read_records(stream))) == ["long"]
 
 
-@asynchronous
-async def test_a_stream_answers_to_its_owner_alone(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("echo", owner="alice")
-        assert here.streams.get(stream.id, "alice") is stream
+@async_test
+async def test_get_stream_of_another_owner_is_unknown(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("echo", owner="alice")
+        assert harness.streams.get(stream.id, "alice") is stream
         for stranger in ("bob", "", "alic"):
             with pytest.raises(UnknownStream):
-                here.streams.get(stream.id, stranger)
+                harness.streams.get(stream.id, stranger)
         with pytest.raises(UnknownStream):
-            here.streams.get("other", "alice")
+            harness.streams.get("other", "alice")
         assert len(stream.id) >= 22  # 128 bits in base64
 
 
-@asynchronous
-async def test_an_ended_stream_is_kept_for_a_while(tmp_path: Path) -> None:
-    async with place(tmp_path, keep=0.0) as short, place(tmp_path) as long:
-        for here, is_kept in ((short, False), (long, True)):
-            stream = here.open("echo")
-            await ended(stream)
+@async_test
+async def test_ended_stream_is_readable_until_retention_passes(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path, retention=0.0) as short, streams_harness(tmp_path) as long:
+        for harness, is_retained in ((short, False), (long, True)):
+            stream = harness.open("echo")
+            await wait_until_ended(stream)
             await asyncio.sleep(0)
             try:
-                assert here.streams.get(stream.id, "") is stream
-                assert is_kept
+                assert harness.streams.get(stream.id, "") is stream
+                assert is_retained
             except UnknownStream:
-                assert not is_kept
+                assert not is_retained
 
 
-@asynchronous
-async def test_one_that_is_not_kept_is_forgotten_at_its_end_but_read_by_who_is_there(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("echo", kept=False)
-        assert here.streams.get(stream.id, "") is stream
-        assert (await read(stream))[-1] == Complete()
+@async_test
+async def test_unretained_stream_is_evicted_at_end_but_attached_reader_finishes(tmp_path: Path) -> None:
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("echo", retain=False)
+        assert harness.streams.get(stream.id, "") is stream
+        assert (await read_records(stream))[-1] == StreamComplete()
         with pytest.raises(UnknownStream):
-            here.streams.get(stream.id, "")
+            harness.streams.get(stream.id, "")
 
 
-@asynchronous
-async def test_finished_streams_make_place_for_new_ones_and_running_ones_do_not(
+@async_test
+async def test_log_memory_limit_evicts_ended_streams_then_rate_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with place(tmp_path) as here:
-        stream = here.open("long")
-        await read(stream)
-        monkeypatch.setattr(streams_module, "MAX_HELD", 4000)
-        here.open("hang")
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("long")
+        await read_records(stream)
+        monkeypatch.setattr(streams_module, "MAX_LOG_BYTES", 4000)
+        harness.open("hang")
         with pytest.raises(UnknownStream):
-            here.streams.get(stream.id, "")
-        here.open("hang")
+            harness.streams.get(stream.id, "")
+        harness.open("hang")
         with pytest.raises(RateLimited, match="memory"):
-            here.open("hang")
+            harness.open("hang")
 
 
-@asynchronous
-async def test_a_reader_that_does_not_read_is_cut_and_counts_as_having_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.eventlog.PATIENCE", 0.01)
-    monkeypatch.setattr("pipeline.eventlog.MAX_LAG", 1000)
-    async with place(tmp_path) as here:
-        stream = here.open("long")
+@async_test
+async def test_lagging_reader_is_aborted_and_cancels_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.events.log.LAG_TIMEOUT", 0.01)
+    monkeypatch.setattr("pipeline.events.log.MAX_LAG", 1000)
+    async with streams_harness(tmp_path) as harness:
+        stream = harness.open("long")
         with stream.attach() as cursor:
             await cursor.read()
-            await ended(stream)
+            await wait_until_ended(stream)
             with pytest.raises(Exception, match="too far behind"):
                 await cursor.read()
-        records = await read(stream)
-        assert failures(records) == {"long": "cancelled"}
-        assert records[-1] == Complete()
-        assert (here.scripted.replies, here.scripted.cancelled) == (0, 1)
+        records = await read_records(stream)
+        assert failure_codes(records) == {"long": "cancelled"}
+        assert records[-1] == StreamComplete()
+        assert (harness.scripted.open_responses, harness.scripted.cancelled) == (0, 1)

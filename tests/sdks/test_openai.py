@@ -1,4 +1,4 @@
-"""OpenAI's own Python client, unmodified, against a running server."""
+"""OpenAI's Python client, unmodified, against a running server."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam, ChatCompletionToolParam
 
-from tests.aio import asynchronous
-from tests.pipeline.drawn import plain
-from tests.serving import Server, asks, says, serving, until
-from tests.upstream import Upstream, hang, refusal, stream_of
+from tests.async_tests import async_test
+from tests.pipeline.media.make_pictures import plain_picture
+from tests.running_server import RunningServer, running_server, scripted_model, spin_until, upstream_model
+from tests.upstream import Upstream, error_response, hanging_response, stream_response
 
 HI: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi there"}]
 WEATHER: list[ChatCompletionToolParam] = [
@@ -34,41 +34,41 @@ WEATHER: list[ChatCompletionToolParam] = [
 
 
 @asynccontextmanager
-async def talking(
+async def start_client(
     folder: Path, *flags: str, retries: int = 0, key: str = "none", **models: Mapping[str, Any]
-) -> AsyncIterator[tuple[Server, AsyncOpenAI]]:
+) -> AsyncIterator[tuple[RunningServer, AsyncOpenAI]]:
     async with (
-        serving(folder, *flags, models=models) as server,
+        running_server(folder, *flags, models=models) as server,
         AsyncOpenAI(base_url=server.url + "/v1", api_key=key, max_retries=retries) as client,
     ):
         yield server, client
 
 
-async def text_of(chunks: AsyncIterator[ChatCompletionChunk]) -> str:
+async def join_text(chunks: AsyncIterator[ChatCompletionChunk]) -> str:
     return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks if chunk.choices])
 
 
-@asynchronous
-async def test_a_whole_answer_has_its_text_its_end_and_its_tokens(tmp_path: Path) -> None:
-    async with talking(tmp_path, m=says("echo; usage:3,4")) as (_, client):
-        answer = await client.chat.completions.create(model="m", messages=HI)
-    assert (answer.object, answer.model, answer.id[:9]) == ("chat.completion", "m", "chatcmpl-")
-    (choice,) = answer.choices
+@async_test
+async def test_response_has_text_stop_reason_and_usage(tmp_path: Path) -> None:
+    async with start_client(tmp_path, m=scripted_model("echo; usage:3,4")) as (_, client):
+        response = await client.chat.completions.create(model="m", messages=HI)
+    assert (response.object, response.model, response.id[:9]) == ("chat.completion", "m", "chatcmpl-")
+    (choice,) = response.choices
     assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", "Hi there", "stop")
-    assert answer.usage is not None
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 4, 7)
+    assert response.usage is not None
+    assert (response.usage.prompt_tokens, response.usage.completion_tokens, response.usage.total_tokens) == (3, 4, 7)
 
 
-@asynchronous
-async def test_usage_is_left_out_where_the_provider_counts_none(tmp_path: Path) -> None:
-    async with talking(tmp_path, m=says("echo; stop:max_tokens")) as (_, client):
-        answer = await client.chat.completions.create(model="m", messages=HI)
-    assert (answer.usage, answer.choices[0].finish_reason) == (None, "length")
+@async_test
+async def test_usage_is_absent_without_token_counts(tmp_path: Path) -> None:
+    async with start_client(tmp_path, m=scripted_model("echo; stop:max_tokens")) as (_, client):
+        response = await client.chat.completions.create(model="m", messages=HI)
+    assert (response.usage, response.choices[0].finish_reason) == (None, "length")
 
 
-@asynchronous
-async def test_a_stream_brings_the_tokens_as_they_come_and_usage_if_it_is_asked_for(tmp_path: Path) -> None:
-    async with talking(tmp_path, m=says("chunks:3; usage:3,4")) as (_, client):
+@async_test
+async def test_stream_yields_tokens_and_requested_usage(tmp_path: Path) -> None:
+    async with start_client(tmp_path, m=scripted_model("chunks:3; usage:3,4")) as (_, client):
         stream = await client.chat.completions.create(
             model="m", messages=HI, stream=True, stream_options={"include_usage": True}
         )
@@ -83,22 +83,22 @@ async def test_a_stream_brings_the_tokens_as_they_come_and_usage_if_it_is_asked_
     assert all(chunk.choices and chunk.usage is None for chunk in plain)
 
 
-@asynchronous
-async def test_the_first_token_is_read_before_the_last_is_made(tmp_path: Path) -> None:
-    async with Upstream() as up:
-        more = asyncio.Event()
-        up.answer = stream_of(["one ", more, "two"])
-        async with talking(tmp_path, m=asks(up.base_url)) as (_, client):
+@async_test
+async def test_stream_delivers_first_token_before_last_exists(tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        release = asyncio.Event()
+        upstream.response = stream_response(["one ", release, "two"])
+        async with start_client(tmp_path, m=upstream_model(upstream.base_url)) as (_, client):
             stream = await client.chat.completions.create(model="m", messages=HI, stream=True)
             chunks = aiter(stream)
             first = [await anext(chunks), await anext(chunks)][1].choices[0].delta.content
-            more.set()
-            assert (first, await text_of(chunks)) == ("one ", "two")
+            release.set()
+            assert (first, await join_text(chunks)) == ("one ", "two")
 
 
-@asynchronous
-async def test_several_turns_and_what_the_system_says_reach_the_model(tmp_path: Path) -> None:
-    async with Upstream() as up, talking(tmp_path, m=asks(up.base_url)) as (_, client):
+@async_test
+async def test_turns_and_system_text_reach_upstream(tmp_path: Path) -> None:
+    async with Upstream() as upstream, start_client(tmp_path, m=upstream_model(upstream.base_url)) as (_, client):
         await client.chat.completions.create(
             model="m",
             messages=[
@@ -117,30 +117,36 @@ async def test_several_turns_and_what_the_system_says_reach_the_model(tmp_path: 
             metadata={"a": "b"},
             store=False,
         )
-        body = up.requests[0].body
+        body = upstream.requests[0].body
     assert body["messages"] == [
         {"role": "system", "content": "Be brief.\n\nBe kind."},
         {"role": "user", "content": "One?"},
         {"role": "assistant", "content": "Two."},
         {"role": "user", "content": "Three?\nFour?"},
     ]
-    said = {key: body[key] for key in ("max_tokens", "temperature", "top_p", "stop", "seed")}
-    assert said == {"max_tokens": 9, "temperature": 0.5, "top_p": 0.25, "stop": ["END"], "seed": 7}
+    parameters = {key: body[key] for key in ("max_tokens", "temperature", "top_p", "stop", "seed")}
+    assert parameters == {"max_tokens": 9, "temperature": 0.5, "top_p": 0.25, "stop": ["END"], "seed": 7}
     assert not {"user", "metadata", "store"} & body.keys()
 
 
-@asynchronous
-async def test_what_is_not_said_is_the_models_own(tmp_path: Path) -> None:
-    async with Upstream() as up, talking(tmp_path, m=asks(up.base_url, limits={"max_tokens": 77})) as (_, client):
+@async_test
+async def test_omitted_parameters_use_model_defaults(tmp_path: Path) -> None:
+    async with (
+        Upstream() as upstream,
+        start_client(tmp_path, m=upstream_model(upstream.base_url, limits={"max_tokens": 77})) as (_, client),
+    ):
         await client.chat.completions.create(model="m", messages=HI)
-        body = up.requests[0].body
+        body = upstream.requests[0].body
     assert (body["max_tokens"], "temperature" in body, "top_p" in body) == (77, False, False)
 
 
-@asynchronous
-async def test_pictures_of_every_turn_reach_the_model_and_are_made_to_fit(tmp_path: Path) -> None:
-    large, small = plain(64, 64).data, plain(4, 4).data
-    async with Upstream() as up, talking(tmp_path, m=asks(up.base_url, limits={"frame_pixels": 100})) as (_, client):
+@async_test
+async def test_pictures_of_every_turn_are_downscaled_and_sent(tmp_path: Path) -> None:
+    large, small = plain_picture(64, 64).data, plain_picture(4, 4).data
+    async with (
+        Upstream() as upstream,
+        start_client(tmp_path, m=upstream_model(upstream.base_url, limits={"frame_pixels": 100})) as (_, client),
+    ):
         await client.chat.completions.create(
             model="m",
             messages=[
@@ -155,35 +161,37 @@ async def test_pictures_of_every_turn_reach_the_model_and_are_made_to_fit(tmp_pa
                 },
             ],
         )
-        first, _, last = up.requests[0].body["messages"]
+        first, _, last = upstream.requests[0].body["messages"]
     assert last["content"][1]["image_url"]["url"] == data_uri(small)
     assert first["content"][0]["image_url"]["url"] not in {data_uri(large), data_uri(small)}
 
 
-@asynchronous
-async def test_a_conversation_with_tools_runs_to_its_end(tmp_path: Path) -> None:
-    async with talking(tmp_path, m=says('call:weather,{"city": "Ulm"}; call:weather,{"city": "Bonn"}; echo')) as (
+@async_test
+async def test_tool_conversation_completes(tmp_path: Path) -> None:
+    async with start_client(
+        tmp_path, m=scripted_model('call:weather,{"city": "Ulm"}; call:weather,{"city": "Bonn"}; echo')
+    ) as (
         _,
         client,
     ):
         messages = list(HI)
-        asked = await client.chat.completions.create(model="m", messages=messages, tools=WEATHER)
-        (choice,) = asked.choices
+        first = await client.chat.completions.create(model="m", messages=messages, tools=WEATHER)
+        (choice,) = first.choices
         calls = choice.message.tool_calls or []
         assert choice.finish_reason == "tool_calls"
-        told = [(call.id, json.loads(call.function.arguments)) for call in calls if call.type == "function"]
-        assert told == [("call_0", {"city": "Ulm"}), ("call_1", {"city": "Bonn"})]
+        parsed_calls = [(call.id, json.loads(call.function.arguments)) for call in calls if call.type == "function"]
+        assert parsed_calls == [("call_0", {"city": "Ulm"}), ("call_1", {"city": "Bonn"})]
         messages.append(choice.message.model_dump())  # type: ignore[arg-type]  # as people do, with all its nulls
         messages += [{"role": "tool", "tool_call_id": call.id, "content": f"{call.id}: rain"} for call in calls]
-        answer = await client.chat.completions.create(model="m", messages=messages, tools=WEATHER)
-    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("call_1: rain", "stop")
+        second = await client.chat.completions.create(model="m", messages=messages, tools=WEATHER)
+    assert (second.choices[0].message.content, second.choices[0].finish_reason) == ("call_1: rain", "stop")
 
 
-@asynchronous
-async def test_tool_calls_stream_in_pieces_that_the_client_joins(tmp_path: Path) -> None:
+@async_test
+async def test_tool_calls_stream_as_deltas(tmp_path: Path) -> None:
     script = 'say:Let me look.; call:weather,{"city": "Ulm"}'
     async with (
-        talking(tmp_path, m=says(script)) as (_, client),
+        start_client(tmp_path, m=scripted_model(script)) as (_, client),
         client.chat.completions.stream(model="m", messages=HI, tools=WEATHER) as stream,
     ):
         kinds = [event.type async for event in stream]
@@ -194,15 +202,16 @@ async def test_tool_calls_stream_in_pieces_that_the_client_joins(tmp_path: Path)
     assert kinds.count("tool_calls.function.arguments.delta") == 3
 
 
-@asynchronous
-async def test_tools_pass_through_to_an_upstream_of_this_shape_and_back(tmp_path: Path) -> None:
-    piece = {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"ci'}}
-    rest = {"index": 0, "function": {"arguments": 'ty":"Ulm"}'}}
-    async with Upstream() as up, talking(tmp_path, m=asks(up.base_url)) as (_, client):
-        up.answer = stream_of(
-            [{"choices": [{"index": 0, "delta": {"tool_calls": [one]}}]} for one in (piece, rest)], finish="tool_calls"
+@async_test
+async def test_tools_pass_through_openai_upstream(tmp_path: Path) -> None:
+    first_delta = {"index": 0, "id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"ci'}}
+    second_delta = {"index": 0, "function": {"arguments": 'ty":"Ulm"}'}}
+    async with Upstream() as upstream, start_client(tmp_path, m=upstream_model(upstream.base_url)) as (_, client):
+        upstream.response = stream_response(
+            [{"choices": [{"index": 0, "delta": {"tool_calls": [delta]}}]} for delta in (first_delta, second_delta)],
+            finish_reason="tool_calls",
         )
-        answer = await client.chat.completions.create(
+        response = await client.chat.completions.create(
             model="m",
             messages=[
                 *HI,
@@ -218,8 +227,8 @@ async def test_tools_pass_through_to_an_upstream_of_this_shape_and_back(tmp_path
             tool_choice={"type": "function", "function": {"name": "weather"}},
             parallel_tool_calls=False,
         )
-        body = up.requests[0].body
-    (call,) = answer.choices[0].message.tool_calls or []
+        body = upstream.requests[0].body
+    (call,) = response.choices[0].message.tool_calls or []
     assert call.type == "function"
     assert (call.id, call.function.name, call.function.arguments) == ("c1", "weather", '{"city":"Ulm"}')
     assert body["tools"] == WEATHER
@@ -229,20 +238,23 @@ async def test_tools_pass_through_to_an_upstream_of_this_shape_and_back(tmp_path
     assert body["messages"][2] == {"role": "tool", "tool_call_id": "c0", "content": "Which city?"}
 
 
-@asynchronous
-async def test_a_json_schema_is_passed_on_where_the_upstream_takes_it_and_refused_elsewhere(tmp_path: Path) -> None:
+@async_test
+async def test_response_format_is_passed_on_or_rejected_by_provider(tmp_path: Path) -> None:
     schema: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
-    async with Upstream() as up, talking(tmp_path, m=asks(up.base_url), s=says("echo")) as (_, client):
+    async with (
+        Upstream() as upstream,
+        start_client(tmp_path, m=upstream_model(upstream.base_url), s=scripted_model("echo")) as (_, client),
+    ):
         await client.chat.completions.create(model="m", messages=HI, response_format=schema)
-        assert up.requests[0].body["response_format"] == schema
+        assert upstream.requests[0].body["response_format"] == schema
         await client.chat.completions.create(model="s", messages=HI, response_format={"type": "text"})
-        with pytest.raises(openai.BadRequestError, match="response_format: s does not take this") as refused:
+        with pytest.raises(openai.BadRequestError, match="response_format: s does not take this") as error:
             await client.chat.completions.create(model="s", messages=HI, response_format=schema)
-    assert refused.value.param == "response_format"
+    assert error.value.param == "response_format"
 
 
 @pytest.mark.parametrize(
-    ("fields", "said", "param"),
+    ("fields", "message", "param"),
     [
         ({"n": 2}, "n: expected an integer <= 1", "n"),
         ({"logprobs": True}, "logprobs: this server passes no log probabilities on", "logprobs"),
@@ -274,16 +286,16 @@ async def test_a_json_schema_is_passed_on_where_the_upstream_takes_it_and_refuse
         ),
     ],
 )
-@asynchronous
-async def test_what_cannot_be_honoured_is_refused_with_a_sentence(
-    tmp_path: Path, fields: dict[str, Any], said: str, param: str
+@async_test
+async def test_unsupported_field_is_rejected_with_reason(
+    tmp_path: Path, fields: dict[str, Any], message: str, param: str
 ) -> None:
-    async with talking(tmp_path, m=says("echo")) as (server, client):
-        with pytest.raises(openai.BadRequestError, match="400") as refused:
+    async with start_client(tmp_path, m=scripted_model("echo")) as (server, client):
+        with pytest.raises(openai.BadRequestError, match="400") as error:
             await client.chat.completions.create(**{"model": "m", "messages": HI, **fields})
         assert not server.scripted.calls
-    assert said in refused.value.message
-    assert (refused.value.type, refused.value.param, refused.value.code) == (
+    assert message in error.value.message
+    assert (error.value.type, error.value.param, error.value.code) == (
         "invalid_request_error",
         param,
         "invalid_request",
@@ -291,7 +303,7 @@ async def test_what_cannot_be_honoured_is_refused_with_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "told"),
+    ("code", "exception", "expected"),
     [
         ("rate_limited", openai.RateLimitError, ("rate_limit_error", "rate_limit_exceeded")),
         ("model_error", openai.InternalServerError, ("server_error", "model_error")),
@@ -300,97 +312,103 @@ async def test_what_cannot_be_honoured_is_refused_with_a_sentence(
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-@asynchronous
-async def test_an_error_is_the_clients_own_of_its_status(
-    tmp_path: Path, code: str, kind: type[openai.APIStatusError], told: tuple[str, str], stream: bool
+@async_test
+async def test_error_raises_client_exception_of_its_status(
+    tmp_path: Path, code: str, exception: type[openai.APIStatusError], expected: tuple[str, str], stream: bool
 ) -> None:
-    async with talking(tmp_path, m=says(f"fail:{code}")) as (_, client):
-        with pytest.raises(kind, match="The script says so") as failed:
+    async with start_client(tmp_path, m=scripted_model(f"fail:{code}")) as (_, client):
+        with pytest.raises(exception, match="The script says so") as error:
             await client.chat.completions.create(model="m", messages=HI, stream=stream)
-    assert (failed.value.type, failed.value.code) == told
-    assert failed.value.request_id
-    assert ("retry-after" in failed.value.response.headers) == (code == "rate_limited")
+    assert (error.value.type, error.value.code) == expected
+    assert error.value.request_id
+    assert ("retry-after" in error.value.response.headers) == (code == "rate_limited")
 
 
-@asynchronous
-async def test_an_error_in_mid_stream_is_raised_after_what_came(tmp_path: Path) -> None:
-    async with talking(tmp_path, m=says("say:one two; fail:model_error")) as (_, client):
+@async_test
+async def test_error_in_mid_stream_is_raised_after_received_chunks(tmp_path: Path) -> None:
+    async with start_client(tmp_path, m=scripted_model("say:one two; fail:model_error")) as (_, client):
         chunks = aiter(await client.chat.completions.create(model="m", messages=HI, stream=True))
-        came = [(await anext(chunks)).choices[0].delta.content for _ in range(3)]
+        received = [(await anext(chunks)).choices[0].delta.content for _ in range(3)]
         with pytest.raises(openai.APIError, match="The script says so"):
             await anext(chunks)
-    assert came == ["", "one ", "two"]
+    assert received == ["", "one ", "two"]
 
 
-@asynchronous
-async def test_who_is_throttled_comes_back_when_it_was_told_to(tmp_path: Path) -> None:
-    async with Upstream() as up, talking(tmp_path, retries=2, m=asks(up.base_url)) as (server, client):
-        up.answer = refusal(429, headers={"Retry-After": "0.01"})
-        asking = asyncio.create_task(client.chat.completions.create(model="m", messages=HI))
-        await up.asked(1)
-        up.answer = stream_of(["at last"])
-        assert (await asking).choices[0].message.content == "at last"
-        assert len(up.requests) == 2
-        await server.ended()
+@async_test
+async def test_client_retries_after_retry_after(tmp_path: Path) -> None:
+    async with (
+        Upstream() as upstream,
+        start_client(tmp_path, retries=2, m=upstream_model(upstream.base_url)) as (server, client),
+    ):
+        upstream.response = error_response(429, headers={"Retry-After": "0.01"})
+        task = asyncio.create_task(client.chat.completions.create(model="m", messages=HI))
+        await upstream.wait_for_requests(1)
+        upstream.response = stream_response(["at last"])
+        assert (await task).choices[0].message.content == "at last"
+        assert len(upstream.requests) == 2
+        await server.wait_until_idle()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@asynchronous
-async def test_a_client_that_gives_up_ends_the_models_call(tmp_path: Path, stream: bool) -> None:
-    async with Upstream() as up, talking(tmp_path, m=asks(up.base_url)) as (server, client):
-        up.answer = hang()
-        asking = asyncio.create_task(client.chat.completions.create(model="m", messages=HI, stream=stream))
-        await up.asked(1)
-        asking.cancel()
-        await up.idle()
-        assert up.cancelled == 1
-        await server.ended()
+@async_test
+async def test_cancelled_request_cancels_upstream_call(tmp_path: Path, stream: bool) -> None:
+    async with Upstream() as upstream, start_client(tmp_path, m=upstream_model(upstream.base_url)) as (server, client):
+        upstream.response = hanging_response()
+        task = asyncio.create_task(client.chat.completions.create(model="m", messages=HI, stream=stream))
+        await upstream.wait_for_requests(1)
+        task.cancel()
+        await upstream.wait_until_idle()
+        assert upstream.cancelled == 1
+        await server.wait_until_idle()
 
 
-@asynchronous
-async def test_a_stream_that_is_closed_half_way_ends_the_models_call(tmp_path: Path) -> None:
-    async with talking(tmp_path, m=says("say:one; hang")) as (server, client):
+@async_test
+async def test_closed_stream_cancels_upstream_call(tmp_path: Path) -> None:
+    async with start_client(tmp_path, m=scripted_model("say:one; hang")) as (server, client):
         stream = await client.chat.completions.create(model="m", messages=HI, stream=True)
         await anext(aiter(stream))
         await stream.close()
-        await until(lambda: server.scripted.cancelled == 1)
-        await server.ended()
+        await spin_until(lambda: server.scripted.cancelled == 1)
+        await server.wait_until_idle()
 
 
-@asynchronous
-async def test_silence_is_kept_alive_without_a_word_to_the_client(tmp_path: Path) -> None:
-    async with Upstream() as up:
-        more = asyncio.Event()
-        up.answer = stream_of([more, "late"])
-        async with talking(tmp_path, "--heartbeat", "0.01", m=asks(up.base_url)) as (_, client):
+@async_test
+async def test_idle_stream_heartbeats_are_invisible_to_client(tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        release = asyncio.Event()
+        upstream.response = stream_response([release, "late"])
+        async with start_client(tmp_path, "--heartbeat", "0.01", m=upstream_model(upstream.base_url)) as (_, client):
             stream = await client.chat.completions.create(model="m", messages=HI, stream=True)
             chunks = aiter(stream)
             await anext(chunks)
-            more.set()
-            assert await text_of(chunks) == "late"
+            release.set()
+            assert await join_text(chunks) == "late"
 
 
-@asynchronous
-async def test_models_are_the_presets(tmp_path: Path) -> None:
-    async with talking(tmp_path, m=says("echo"), other=says("echo")) as (_, client):
+@async_test
+async def test_models_list_presets(tmp_path: Path) -> None:
+    async with start_client(tmp_path, m=scripted_model("echo"), other=scripted_model("echo")) as (_, client):
         assert [model.id async for model in client.models.list()] == ["m", "other"]
         assert (await client.models.retrieve("other")).owned_by == "scripted"
-        with pytest.raises(openai.NotFoundError, match="No preset defines a model 'gone'") as missing:
+        with pytest.raises(openai.NotFoundError, match="No preset defines a model 'gone'") as error:
             await client.models.retrieve("gone")
-        assert missing.value.code == "model_not_found"
+        assert error.value.code == "model_not_found"
         with pytest.raises(openai.NotFoundError, match="No preset defines a model 'gone'"):
             await client.chat.completions.create(model="gone", messages=HI)
 
 
-@asynchronous
-async def test_the_clients_key_is_the_servers(tmp_path: Path) -> None:
+@async_test
+async def test_client_api_key_is_checked(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("right\n")
-    async with talking(tmp_path, "--api-keys-file", str(keys), key="right", m=says("echo")) as (_, client):
+    async with start_client(tmp_path, "--api-keys-file", str(keys), key="right", m=scripted_model("echo")) as (
+        _,
+        client,
+    ):
         assert (await client.chat.completions.create(model="m", messages=HI)).choices
-        with pytest.raises(openai.AuthenticationError, match="An API key is needed") as refused:
+        with pytest.raises(openai.AuthenticationError, match="An API key is needed") as error:
             await client.with_options(api_key="wrong").chat.completions.create(model="m", messages=HI)
-        assert refused.value.code == "invalid_api_key"
+        assert error.value.code == "invalid_api_key"
 
 
 def data_uri(picture: bytes) -> str:

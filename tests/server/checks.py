@@ -8,12 +8,12 @@ from typing import Any
 
 import msgpack
 
-from tests.serving import Answer
+from tests.running_server import HttpResponse
 
 LEAKS = ("Traceback", "tornado", "msgspec", "aiohttp", 'File "', "Error:")
 
 
-def check_error(answer: Answer, status: int, code: str, *words: str) -> dict[str, Any]:
+def check_error(answer: HttpResponse, status: int, code: str, *words: str) -> dict[str, Any]:
     """The one shape of every error. `words` have to be in its sentence. Returns its body."""
     assert answer.status == status, answer.content
     packed = answer.headers["Content-Type"] == "application/msgpack"
@@ -37,15 +37,15 @@ def check_stream(events: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, 
 
     Returns each model's result or error.
     """
-    told = [event for event in events if event["type"] != "heartbeat"]
-    assert [event["seq"] for event in told] == list(range(len(told)))
-    assert [event["type"] for event in told].count("start") == 1
-    assert [event["type"] for event in told].count("complete") == 1
-    assert told[0]["type"] == "start"
-    assert told[-1]["type"] == "complete"
+    stored_events = [event for event in events if event["type"] != "heartbeat"]
+    assert [event["seq"] for event in stored_events] == list(range(len(stored_events)))
+    assert [event["type"] for event in stored_events].count("start") == 1
+    assert [event["type"] for event in stored_events].count("complete") == 1
+    assert stored_events[0]["type"] == "start"
+    assert stored_events[-1]["type"] == "complete"
     outcomes = {}
-    for model in told[0]["models"]:
-        of_model = [event for event in told if event.get("model") == model]
+    for model in stored_events[0]["models"]:
+        of_model = [event for event in stored_events if event.get("model") == model]
         assert [event["type"] for event in of_model[:-1]] == ["chunk"] * (len(of_model) - 1)
         outcomes[model] = of_model[-1]
         if outcomes[model]["type"] == "result":

@@ -10,10 +10,10 @@ import pytest
 from pipeline import errors
 from pipeline.errors import ForgelineError
 from server import errors as transport
-from server.errors import describe, error_body, headers_of, status_of
+from server.errors import error_body, error_fields, headers_of, status_of
 
-SENTENCE = "Something is wrong with it."
-TABLE = {
+MESSAGE = "Something is wrong with it."
+DOCUMENTED_STATUS = {
     "invalid_request": 400,
     "unauthorized": 401,
     "forbidden": 403,
@@ -34,51 +34,51 @@ TABLE = {
 """The statuses and codes of contract.md 2."""
 
 
-def kinds(of: type[ForgelineError] = ForgelineError) -> Iterator[type[ForgelineError]]:
+def error_classes(of: type[ForgelineError] = ForgelineError) -> Iterator[type[ForgelineError]]:
     for kind in of.__subclasses__():
         yield kind
-        yield from kinds(kind)
+        yield from error_classes(kind)
 
 
-def made(kind: type[ForgelineError], **fields: Any) -> ForgelineError:
-    return kind() if kind is errors.Internal else kind(SENTENCE, **fields)
+def make_error(kind: type[ForgelineError], **fields: Any) -> ForgelineError:
+    return kind() if kind is errors.Internal else kind(MESSAGE, **fields)
 
 
-def test_every_error_has_the_status_of_the_contract() -> None:
-    ours = [kind for kind in kinds() if kind.__module__ in (errors.__name__, transport.__name__)]
-    found = {kind.code: status_of(made(kind)) for kind in ours}
-    assert {code: found[code] for code in TABLE} == TABLE
+def test_error_classes_have_documented_status() -> None:
+    ours = [kind for kind in error_classes() if kind.__module__ in (errors.__name__, transport.__name__)]
+    statuses = {kind.code: status_of(make_error(kind)) for kind in ours}
+    assert {code: statuses[code] for code in DOCUMENTED_STATUS} == DOCUMENTED_STATUS
 
 
-def test_an_error_that_a_plugin_derives_has_its_parents_status() -> None:
+def test_error_subclass_of_plugin_has_status_of_base() -> None:
     class Broken(errors.ModelError):
         pass
 
     class Strange(ForgelineError):
         pass
 
-    assert (status_of(Broken(SENTENCE)), status_of(Strange(SENTENCE))) == (500, 500)
+    assert (status_of(Broken(MESSAGE)), status_of(Strange(MESSAGE))) == (500, 500)
 
 
-def test_a_body_has_one_shape() -> None:
-    body = error_body(errors.UnknownModel(SENTENCE), {"text": "hi"}, "id-1")
+def test_error_body_has_fixed_fields() -> None:
+    body = error_body(errors.UnknownModel(MESSAGE), {"text": "hi"}, "id-1")
     assert list(body) == ["time", "request", "error", "code", "request_id"]
     assert body["time"].endswith("+00:00")
-    assert (body["request"], body["error"], body["code"]) == ({"text": "hi"}, SENTENCE, "unknown_model")
+    assert (body["request"], body["error"], body["code"]) == ({"text": "hi"}, MESSAGE, "unknown_model")
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "0"), (0.2, "1"), (7.0, "7"), (7.1, "8")])
-def test_a_time_to_retry_is_told_in_whole_seconds_never_too_early(seconds: float, header: str) -> None:
-    error = errors.RateLimited(SENTENCE, retry_after=seconds)
+def test_error_retry_after_header_is_rounded_up(seconds: float, header: str) -> None:
+    error = errors.RateLimited(MESSAGE, retry_after=seconds)
     assert headers_of(error) == {"Retry-After": header}
-    assert describe(error)["retry_after"] == seconds
+    assert error_fields(error)["retry_after"] == seconds
 
 
-def test_our_limits_always_say_when_to_retry() -> None:
-    assert headers_of(errors.RateLimited(SENTENCE)) == {"Retry-After": "1"}
-    assert headers_of(errors.Unavailable(SENTENCE)) == {}
-    assert "retry_after" not in describe(errors.Unavailable(SENTENCE))
+def test_error_rate_limited_always_has_retry_after() -> None:
+    assert headers_of(errors.RateLimited(MESSAGE)) == {"Retry-After": "1"}
+    assert headers_of(errors.Unavailable(MESSAGE)) == {}
+    assert "retry_after" not in error_fields(errors.Unavailable(MESSAGE))
 
 
-def test_our_own_fault_tells_no_detail() -> None:
+def test_error_internal_has_no_details() -> None:
     assert "log" in errors.Internal().message

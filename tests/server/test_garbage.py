@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 
 from pipeline.messages import InferenceRequest
-from tests.aio import asynchronous
-from tests.serving import Server, says, serving
+from tests.async_tests import async_test, wait_until
+from tests.running_server import RunningServer, running_server, scripted_model
 
 MODELS = {
-    "short": says("say:Hello there; usage:3,2"),
-    "long": says("chunks:300; usage:3,300"),
-    "falls": says("fail:unavailable", fallback=["fails", "short"]),
-    "fails": says("fail:unavailable"),
-    "hangs": says("say:Hello; hang"),
+    "short": scripted_model("say:Hello there; usage:3,2"),
+    "long": scripted_model("chunks:300; usage:3,300"),
+    "falls": scripted_model("fail:unavailable", fallback=["fails", "short"]),
+    "fails": scripted_model("fail:unavailable"),
+    "hangs": scripted_model("say:Hello; hang"),
 }
 STAGES = ["decode_frames", "fallback", "route_model", "fit_frames", "limit", "circuit_breaker", "retry", "invoke"]
 REQUESTS = 3
 
 
 @pytest.fixture
-def collector() -> Iterator[None]:
+def manual_gc() -> Iterator[None]:
     """It keeps what it finds, and comes only when it is called."""
     gc.disable()
     yield
@@ -37,16 +37,16 @@ def collector() -> Iterator[None]:
     gc.enable()
 
 
-async def garbage_of(server: Server, path: str, body: object, **headers: str) -> Counter[str]:
+async def collect_garbage_of(server: RunningServer, path: str, body: object, **headers: str) -> Counter[str]:
     """The kinds of objects, of ours and of Tornado's, that requests leave for the collector."""
     for number in range(REQUESTS + 1):
         if number == 1:  # what the first request makes once for all is there now
-            await server.ended()
+            await server.wait_until_idle()
             gc.collect()
             gc.set_debug(gc.DEBUG_SAVEALL)
         answer = await server.post(path, body, **headers)
         assert answer.status == 200
-    await server.ended()
+    await server.wait_until_idle()
     gc.collect()
     names = [f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.garbage]
     return Counter(name for name in names if name.startswith(("pipeline", "server", "tornado")))
@@ -62,23 +62,22 @@ async def garbage_of(server: Server, path: str, body: object, **headers: str) ->
         ("/v1/chat/completions", {"model": "long", "messages": [{"role": "user", "content": "Hi"}], "stream": True}),
     ],
 )
-@asynchronous
-async def test_requests_leave_nothing_for_the_collector(
-    tmp_path: Path, collector: None, path: str, body: object
-) -> None:
+@async_test
+async def test_garbage_requests_leave_no_cycles(tmp_path: Path, manual_gc: None, path: str, body: object) -> None:
     stages = [*STAGES, "normalize_envelope"]
-    async with serving(tmp_path, "--stream-keep", "0", models=MODELS, stages=stages) as server:
-        assert await garbage_of(server, path, body) == {}
+    async with running_server(tmp_path, "--stream-keep", "0", models=MODELS, stages=stages) as server:
+        assert await collect_garbage_of(server, path, body) == {}
 
 
-@asynchronous
-async def test_a_stream_whose_client_has_left_keeps_its_text_and_not_its_request(
-    tmp_path: Path, collector: None
-) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        async with server.live("/api/stream/hangs", {"text": "Asked by who leaves"}) as live:
-            await live.next()
-        await server.ended()
-        gc.collect()
-        requests = [one for one in gc.get_objects() if isinstance(one, InferenceRequest)]
-        assert "Asked by who leaves" not in [request.messages[-1].text for request in requests]
+@async_test
+async def test_garbage_disconnect_frees_request_of_stream(tmp_path: Path, manual_gc: None) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        async with server.open_stream("/api/stream/hangs", {"text": "From a client that leaves"}) as live:
+            await live.next_event()
+        await server.wait_until_idle()
+        await wait_until(lambda: "From a client that leaves" not in texts_of_live_requests())
+
+
+def texts_of_live_requests() -> list[str]:
+    gc.collect()
+    return [one.messages[-1].text for one in gc.get_objects() if isinstance(one, InferenceRequest)]

@@ -10,22 +10,22 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 from tornado.web import Application
 
-import run
-from infraforge_runner.watch import Watcher
+from infraforge_runner.jobs.watch import Watcher
 from server.app import ROUTES, make_app
-from server.options import parse
-from tests.serving import says, write_presets
+from server.config import parse_options
+from server.lifecycle import make_services
+from tests.running_server import scripted_model, write_presets
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> Application:
-    write_presets(tmp_path, {"echo": says("echo")})
-    options = parse(["--presets", str(tmp_path), "--data", str(tmp_path / "data")], {})
-    return make_app(run.make_services(options, Watcher()))
+    write_presets(tmp_path, {"echo": scripted_model("echo")})
+    options = parse_options(["--presets", str(tmp_path), "--data", str(tmp_path / "data")], {})
+    return make_app(make_services(options, Watcher()))
 
 
 @pytest.mark.gen_test
-async def test_the_server_is_alive_before_it_is_ready(http_client: AsyncHTTPClient, base_url: str) -> None:
+async def test_healthz_is_ok_before_readyz(http_client: AsyncHTTPClient, base_url: str) -> None:
     alive = await http_client.fetch(base_url + "/healthz")
     ready = await http_client.fetch(base_url + "/readyz", raise_error=False)
     assert (alive.code, ready.code, json.loads(ready.body)["code"]) == (200, 503, "unavailable")
@@ -33,13 +33,16 @@ async def test_the_server_is_alive_before_it_is_ready(http_client: AsyncHTTPClie
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("rule", ROUTES, ids=lambda rule: rule.matcher.regex.pattern)
-async def test_every_address_answers_a_method_that_it_does_not_take_in_json(
+async def test_every_route_answers_unsupported_method_in_json(
     rule: Any, http_client: AsyncHTTPClient, base_url: str
 ) -> None:
     path = rule.matcher.regex.pattern.rstrip("$").replace("([^/]+)", "x").replace("\\.", ".")
     path = path.replace("(claude4|nova)", "nova").replace("(docs.js|docs.css)", "docs.js")
     answer = await http_client.fetch(base_url + path, method="PUT", body=b"{}", raise_error=False)
     error = json.loads(answer.body)["error"]
-    told = json.loads(answer.body)["code"] if isinstance(error, str) else error["type"]
-    assert (answer.code, told) == (405, "invalid_request_error" if path.startswith("/v1/") else "method_not_allowed")
+    error_code = json.loads(answer.body)["code"] if isinstance(error, str) else error["type"]
+    assert (answer.code, error_code) == (
+        405,
+        "invalid_request_error" if path.startswith("/v1/") else "method_not_allowed",
+    )
     assert answer.headers["Allow"]

@@ -1,27 +1,27 @@
-// What screen readers are told: together with what else happens in the same second, so that a busy feed floods nobody.
+// The live region for screen readers: messages of one second are read together, so that a busy feed floods nobody.
 
-import { plural } from './format.js';
+import { pluralize } from './format.js';
 
-const PAUSE_MS = 1000;
-const MOST = 3; // sentences at once
+const DELAY_MS = 1000;
+const MAX_MESSAGES = 3; // read at once
 
-let waiting = [];
+let pending = [];
 
-/** Says something to screen readers, soon: what answers a person's own act. */
-export function announce(sentence) {
-  if (waiting.length === 0) setTimeout(say, PAUSE_MS);
-  waiting.unshift(sentence);
+/** Announces the result of a user's own action, before announced changes. */
+export function announce(message) {
+  if (pending.length === 0) setTimeout(flush, DELAY_MS);
+  pending.unshift(message);
 }
 
-/** Says what has changed by itself, after what answers somebody. */
-export function announceChange(sentence) {
-  if (waiting.length === 0) setTimeout(say, PAUSE_MS);
-  waiting.push(sentence);
+/** Announces a change that no user action caused. */
+export function announceChange(message) {
+  if (pending.length === 0) setTimeout(flush, DELAY_MS);
+  pending.push(message);
 }
 
-function say() {
-  const more = waiting.length - MOST;
-  const rest = more > 0 ? [`And ${plural(more, 'more change')}.`] : [];
-  document.getElementById('announcer').textContent = [...waiting.slice(0, MOST), ...rest].join(' ');
-  waiting = [];
+function flush() {
+  const omitted = pending.length - MAX_MESSAGES;
+  const summary = omitted > 0 ? [`And ${pluralize(omitted, 'more change')}.`] : [];
+  document.getElementById('announcer').textContent = [...pending.slice(0, MAX_MESSAGES), ...summary].join(' ');
+  pending = [];
 }

@@ -1,6 +1,6 @@
-// The HTTP side of the API: JSON in, JSON out, and one kind of error that carries the server's own sentence.
+// The HTTP client of the API: JSON requests and responses, and one error class that has the server's message.
 
-import { askForKey, currentKey, keyHeaders } from './key.js';
+import { currentKey, keyHeaders, promptForKey } from './api_key.js';
 
 class ApiError extends Error {
   constructor(message, { code = 'offline', status = 0, requestId = null } = {}) {
@@ -9,44 +9,44 @@ class ApiError extends Error {
   }
 }
 
-export const get = (path) => call('GET', path);
+export const get = (path) => request('GET', path);
 
-export const post = (path, body, headers = {}) => call('POST', path, { body, headers });
+export const post = (path, body, headers = {}) => request('POST', path, { body, headers });
 
-export const remove = (path) => call('DELETE', path);
+export const del = (path) => request('DELETE', path);
 
-/** The body of an answer that is not JSON, as a Blob. */
-export const download = async (path, type) => (await answerOf('GET', path, { headers: { Accept: type } })).blob();
+/** The body of a response that is not JSON, as a Blob. */
+export const download = async (path, type) => (await fetchOk('GET', path, { headers: { Accept: type } })).blob();
 
-async function call(method, path, options) {
-  const answer = await answerOf(method, path, options);
-  return answer.status === 204 ? null : answer.json();
+async function request(method, path, options) {
+  const response = await fetchOk(method, path, options);
+  return response.status === 204 ? null : response.json();
 }
 
-/** The answer, once it is a good one. Where a key is wanted, asks for it and asks again. Throws ApiError. */
-async function answerOf(method, path, { body, headers = {} } = {}) {
+/** A response with a status below 300. On 401, prompts for a key and repeats the request. Throws ApiError. */
+async function fetchOk(method, path, { body, headers = {} } = {}) {
   for (;;) {
     const key = currentKey();
-    const answer = await ask(method, path, body, headers);
-    if (answer.ok) return answer;
-    if (answer.status !== 401 || !(await askForKey(key))) throw await errorOf(answer);
+    const response = await send(method, path, body, headers);
+    if (response.ok) return response;
+    if (response.status !== 401 || !(await promptForKey(key))) throw await parseError(response);
   }
 }
 
-async function ask(method, path, body, headers) {
+async function send(method, path, body, headers) {
   const json = body === undefined ? {} : { 'Content-Type': 'application/json' };
   try {
-    const all = { ...json, ...headers, ...keyHeaders() };
-    return await fetch(path, { method, headers: all, body: body && JSON.stringify(body) });
+    const allHeaders = { ...json, ...headers, ...keyHeaders() };
+    return await fetch(path, { method, headers: allHeaders, body: body && JSON.stringify(body) });
   } catch {
     throw new ApiError('The server can\'t be reached.');
   }
 }
 
-async function errorOf(answer) {
-  const { status } = answer;
+async function parseError(response) {
+  const { status } = response;
   try {
-    const { error, code, request_id: requestId } = await answer.json();
+    const { error, code, request_id: requestId } = await response.json();
     return new ApiError(error, { code, status, requestId });
   } catch {
     return new ApiError(`The server answered with status ${status}.`, { code: 'unknown', status });

@@ -1,22 +1,22 @@
-// Elements without markup: what is shown becomes a text, an attribute or a listener, and never HTML.
+// DOM elements without markup: values become text nodes, attributes or listeners, and never HTML.
 
-const SVG = 'http://www.w3.org/2000/svg';
+const SVG_NAMESPACE = 'http://www.w3.org/2000/svg';
 
 /**
  * An HTML element. `props`: `on` holds listeners, `data` the dataset, the rest are attributes
- * (true: present; false, null and undefined: absent). Children: nodes and texts; nested lists are laid flat, and what
- * is false, null or undefined is left out.
+ * (true: present; false, null and undefined: absent). Children: nodes and texts; nested lists are flattened; false,
+ * null and undefined are omitted.
  */
 export function h(tag, props = {}, ...children) {
-  return fill(document.createElement(tag), props, children);
+  return applyProps(document.createElement(tag), props, children);
 }
 
-/** The same for SVG. */
+/** An SVG element, with the arguments of `h`. */
 export function svg(tag, props = {}, ...children) {
-  return fill(document.createElementNS(SVG, tag), props, children);
+  return applyProps(document.createElementNS(SVG_NAMESPACE, tag), props, children);
 }
 
-function fill(node, props, children) {
+function applyProps(node, props, children) {
   for (const [name, value] of Object.entries(props)) {
     if (name === 'on') {
       for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
@@ -26,44 +26,44 @@ function fill(node, props, children) {
       setAttribute(node, name, value);
     }
   }
-  node.append(...shownOf(children));
+  node.append(...flatten(children));
   return node;
 }
 
-export function replace(node, ...children) {
-  node.replaceChildren(...shownOf(children));
+export function replaceChildren(node, ...children) {
+  node.replaceChildren(...flatten(children));
 }
 
-const shownOf = (children) => children.flat(Infinity).filter((child) => child !== false && (child ?? null) !== null);
+const flatten = (children) => children.flat(Infinity).filter((child) => child !== false && (child ?? null) !== null);
 
 export function setAttribute(node, name, value) {
   if (value === false || value === null || value === undefined) node.removeAttribute(name);
   else node.setAttribute(name, value === true ? '' : String(value));
 }
 
-/** Sets a text only where it differs, so that nothing is laid out again for nothing. */
+/** Sets a text only where it differs: assigning an equal text would cause a layout too. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 /**
- * Brings the children of `parent` in line with `items`: elements are kept by key, so that focus, selection and scroll
- * outlive an update. `make(item)` returns {element, update(item)}; update may be left out where a row never changes.
+ * Reconciles the children of `parent` with `items`: elements are kept by key, so that focus, selection and scroll
+ * position survive an update. `createRow(item)` returns {element, update(item)}; `update` is optional.
  */
 export class KeyedList {
   #parent;
-  #key;
-  #make;
+  #keyOf;
+  #createRow;
   #rows = new Map();
 
-  constructor(parent, key, make) {
+  constructor(parent, keyOf, createRow) {
     this.#parent = parent;
-    this.#key = key;
-    this.#make = make;
+    this.#keyOf = keyOf;
+    this.#createRow = createRow;
   }
 
-  show(items) {
-    const rows = new Map(items.map((item) => [this.#key(item), this.#rowOf(item)]));
+  render(items) {
+    const rows = new Map(items.map((item) => [this.#keyOf(item), this.#rowOf(item)]));
     for (const [key, row] of this.#rows) {
       if (!rows.has(key)) row.element.remove();
     }
@@ -76,7 +76,7 @@ export class KeyedList {
   }
 
   #rowOf(item) {
-    const row = this.#rows.get(this.#key(item)) ?? this.#make(item);
+    const row = this.#rows.get(this.#keyOf(item)) ?? this.#createRow(item);
     row.update?.(item);
     return row;
   }

@@ -1,11 +1,11 @@
-// What there is and what changes: models, presets and jobs, as the server's feed tells them.
+// The change feed: the current models, presets and jobs, and the latest changes of presets, from one subscription.
 
-const MOST_CHANGES = 100;
-const MOST_JOBS = 200;
-const AGAIN_MS = 1000; // before it is asked for again where the server has ended it
+const MAX_CHANGES = 100;
+const MAX_JOBS = 200;
+const RESUBSCRIBE_MS = 1000; // after the server has ended the subscription
 const TOPICS = ['models', 'presets', 'jobs'];
 
-/** Keeps the state of every topic. Fires 'models', 'presets', 'jobs'; `ready` once the first snapshot is here. */
+/** Holds the state of every topic. Fires 'models', 'presets', 'jobs'; `ready` from the first snapshot on. */
 export class Feed extends EventTarget {
   ready = false;
   models = new Map(); // by name
@@ -13,75 +13,75 @@ export class Feed extends EventTarget {
   jobs = new Map(); // by job_id, newest first
   changes = []; // of presets, newest first: {at, kind, name, change, error?}
   #position = null; // {after, feed} of the last message
-  #talk;
+  #subscription;
 
   constructor(connection) {
     super();
-    this.#talk = connection.talk({ op: 'subscribe', topics: TOPICS }, {
-      onMessage: (message) => this.#take(message),
-      resume: () => ({ op: 'subscribe', topics: TOPICS, ...this.#position }),
+    this.#subscription = connection.startOperation({ op: 'subscribe', topics: TOPICS }, {
+      onMessage: (message) => this.#onMessage(message),
+      resumeRequest: () => ({ op: 'subscribe', topics: TOPICS, ...this.#position }),
     });
   }
 
-  /** The jobs that a page asked for itself, or has just submitted: told like those of the feed. */
+  /** Merges jobs that a page has fetched or submitted, as if the feed had sent them. */
   addJobs(jobs) {
-    for (const job of jobs) this.#keepJob(job);
+    for (const job of jobs) this.#mergeJob(job);
     this.#trimJobs();
-    this.#tell('jobs');
+    this.#emit('jobs');
   }
 
-  #take(message) {
+  #onMessage(message) {
     if (message.seq !== undefined) this.#position = { after: message.seq, feed: message.feed };
     switch (message.type) {
-      case 'snapshot': return this.#begin(message);
-      case 'model': return this.#takeModel(message);
-      case 'preset': return this.#takePreset(message);
+      case 'snapshot': return this.#applySnapshot(message);
+      case 'model': return this.#applyModel(message);
+      case 'preset': return this.#applyPreset(message);
       case 'job': return this.addJobs([message]);
-      case 'error': return void setTimeout(() => this.#talk.goOn(), AGAIN_MS);
+      case 'error': return void setTimeout(() => this.#subscription.resume(), RESUBSCRIBE_MS);
       default: return undefined; // 'lagged': a snapshot follows
     }
   }
 
-  #begin(snapshot) {
+  #applySnapshot(snapshot) {
     this.models = new Map((snapshot.models ?? []).map((model) => [model.name, model]));
     this.presets = new Map((snapshot.presets ?? []).map((preset) => [`${preset.kind}/${preset.name}`, preset]));
-    const known = this.jobs;
-    this.jobs = new Map((snapshot.jobs ?? []).map((job) => [job.job_id, known.get(job.job_id) ?? job]));
-    for (const job of snapshot.jobs ?? []) this.#keepJob(job);
+    const previous = this.jobs;
+    this.jobs = new Map((snapshot.jobs ?? []).map((job) => [job.job_id, previous.get(job.job_id) ?? job]));
+    for (const job of snapshot.jobs ?? []) this.#mergeJob(job);
     this.#trimJobs();
     this.ready = true;
-    TOPICS.forEach((topic) => this.#tell(topic));
+    TOPICS.forEach((topic) => this.#emit(topic));
   }
 
-  #takeModel(model) {
+  #applyModel(model) {
     if (model.availability === 'removed') this.models.delete(model.name);
     else this.models.set(model.name, { ...this.models.get(model.name), ...model });
-    this.#tell('models');
+    this.#emit('models');
   }
 
-  #takePreset({ kind, name, change, error }) {
+  #applyPreset({ kind, name, change, error }) {
     const key = `${kind}/${name}`;
     if (change === 'removed') this.presets.delete(key);
     else this.presets.set(key, { kind, name, ...(error && { error }) });
     this.changes.unshift({ at: new Date().toISOString(), kind, name, change, error });
-    this.changes.length = Math.min(this.changes.length, MOST_CHANGES);
-    this.#tell('presets');
+    this.changes.length = Math.min(this.changes.length, MAX_CHANGES);
+    this.#emit('presets');
   }
 
-  #keepJob({ id, type, feed, seq, ...job }) {
-    const known = this.jobs.get(job.job_id);
-    const isNews = !known || !job.updated_at || job.updated_at >= known.updated_at;
-    // A snapshot leaves out the plans: one that is known stays.
-    const result = job.result && { ...known?.result, ...job.result };
-    if (isNews) this.jobs.set(job.job_id, { ...known, ...job, result });
+  #mergeJob({ id, type, feed, seq, ...job }) {
+    const previous = this.jobs.get(job.job_id);
+    const isNewer = !previous || !job.updated_at || job.updated_at >= previous.updated_at;
+    // A snapshot omits plans, so a plan that is known already stays.
+    const result = job.result && { ...previous?.result, ...job.result };
+    if (isNewer) this.jobs.set(job.job_id, { ...previous, ...job, result });
   }
 
   #trimJobs() {
-    const newestFirst = [...this.jobs.values()].sort((one, other) => (one.created_at < other.created_at ? 1 : -1));
-    this.jobs = new Map(newestFirst.slice(0, MOST_JOBS).map((job) => [job.job_id, job]));
+    const newestFirst = [...this.jobs.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
+    this.jobs = new Map(newestFirst.slice(0, MAX_JOBS).map((job) => [job.job_id, job]));
   }
 
-  #tell(topic) {
+  #emit(topic) {
     this.dispatchEvent(new Event(topic));
   }
 }

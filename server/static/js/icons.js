@@ -1,4 +1,4 @@
-// The console's icons: strokes on a grid of 16, in the colour of the text around them.
+// The console's icons: SVG strokes on a grid of 16, in the current text colour.
 
 import { svg } from './dom.js';
 
@@ -18,10 +18,10 @@ const PATHS = {
   up: 'M4 10l4-4 4 4',
   down: 'M4 6l4 4 4-4',
   download: 'M8 2.5v8M4.5 7 8 10.5 11.5 7M3 13.5h10',
-  again: 'M13 8a5 5 0 1 1-1.6-3.7M13 2.5V5h-2.5',
+  refresh: 'M13 8a5 5 0 1 1-1.6-3.7M13 2.5V5h-2.5',
 };
 
 export function icon(name) {
   const path = svg('path', { d: PATHS[name] });
-  return svg('svg', { viewBox: '0 0 16 16', class: 'icon-art', 'aria-hidden': 'true', focusable: 'false' }, path);
+  return svg('svg', { viewBox: '0 0 16 16', class: 'icon-svg', 'aria-hidden': 'true', focusable: 'false' }, path);
 }

@@ -1,37 +1,37 @@
-// The console begins here: the connection, the feed, the three places, and which of them is shown.
+// The console's entry point: the connection, the feed, the three pages and the router.
 
+import { createClustersPage } from './clusters/page.js';
+import { Connection } from './connection.js';
 import { setAttribute, setText } from './dom.js';
 import { Feed } from './feed.js';
-import { onNextFrame } from './frames.js';
-import { Connection } from './socket.js';
-import { createClusters } from './clusters/place.js';
-import { createModels } from './models/place.js';
-import { createPlayground } from './playground/place.js';
+import { createModelsPage } from './models/page.js';
+import { createPlaygroundPage } from './playground/page.js';
+import { scheduleRender } from './render_queue.js';
 
-const STATES = {
+const CONNECTION_BADGES = {
   connecting: ['busy', 'Connecting'],
   open: ['ok', 'Connected'],
   lost: ['bad', 'Offline'],
 };
-const LOST = 'The connection is lost. Trying again; what was under way goes on where it was.';
+const CONNECTION_LOST = 'The connection is lost. Trying again; what was under way goes on where it was.';
 
 const connection = new Connection();
 const feed = new Feed(connection);
-const places = {
-  playground: createPlayground(connection, feed),
-  clusters: createClusters(connection, feed),
-  models: createModels(feed),
+const pages = {
+  playground: createPlaygroundPage(connection, feed),
+  clusters: createClustersPage(connection, feed),
+  models: createModelsPage(feed),
 };
 
 const main = document.getElementById('main');
-const links = [...document.querySelectorAll('.places a')];
-for (const place of Object.values(places)) {
-  place.element.hidden = true;
-  main.append(place.element);
+const links = [...document.querySelectorAll('.main-nav a')];
+for (const page of Object.values(pages)) {
+  page.element.hidden = true;
+  main.append(page.element);
 }
 
-/** A part of the address; one that is no good UTF-8 names nothing. */
-function decode(part) {
+/** A decoded part of the hash; unchanged where it is not valid UTF-8. */
+function decodePart(part) {
   try {
     return decodeURIComponent(part);
   } catch {
@@ -39,35 +39,35 @@ function decode(part) {
   }
 }
 
-/** Shows the place that the address names: `#/clusters/jobs/ID`. */
+/** Shows the page that the hash names, such as `#/clusters/jobs/ID`. */
 function route() {
-  const [name, ...rest] = location.hash.replace(/^#\//, '').split('/').map(decode);
-  const shown = Object.hasOwn(places, name) ? name : 'playground';
-  for (const [other, place] of Object.entries(places)) {
-    if (other !== shown && !place.element.hidden) place.hide();
-    place.element.hidden = other !== shown;
+  const [name, ...rest] = location.hash.replace(/^#\//, '').split('/').map(decodePart);
+  const current = Object.hasOwn(pages, name) ? name : 'playground';
+  for (const [pageName, page] of Object.entries(pages)) {
+    if (pageName !== current && !page.element.hidden) page.hide();
+    page.element.hidden = pageName !== current;
   }
-  for (const link of links) setAttribute(link, 'aria-current', link.hash === `#/${shown}` ? 'page' : null);
-  document.title = `${links.find((link) => link.hash === `#/${shown}`).textContent} · Forgeline`;
-  places[shown].show(shown === name ? rest : []);
+  for (const link of links) setAttribute(link, 'aria-current', link.hash === `#/${current}` ? 'page' : null);
+  document.title = `${links.find((link) => link.hash === `#/${current}`).textContent} · Forgeline`;
+  pages[current].show(current === name ? rest : []);
 }
 
-function showConnection() {
-  const [tone, text] = STATES[connection.state];
+function renderConnection() {
+  const [tone, text] = CONNECTION_BADGES[connection.state];
   const indicator = document.getElementById('connection');
   indicator.dataset.tone = tone;
   setText(indicator, text);
   const banner = document.getElementById('banner');
   banner.hidden = connection.state !== 'lost';
-  setText(banner, connection.state === 'lost' ? LOST : '');
+  setText(banner, connection.state === 'lost' ? CONNECTION_LOST : '');
 }
 
 document.querySelector('.skip').addEventListener('click', (event) => {
-  event.preventDefault(); // the address is the place's
+  event.preventDefault(); // the hash belongs to the router
   main.focus();
 });
 addEventListener('hashchange', route);
-connection.addEventListener('state', () => onNextFrame(showConnection));
-showConnection();
+connection.addEventListener('state', () => scheduleRender(renderConnection));
+renderConnection();
 route();
 connection.open();

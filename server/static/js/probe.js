@@ -1,16 +1,16 @@
-// The status of an answer alone: whether a key is let in, and whether the server is there.
+// HTTP status probes: whether the server accepts an API key, and whether the server is reachable.
 
-const PATIENCE_MS = 5000;
+const TIMEOUT_MS = 5000;
 
-/** 0 where no answer comes within a few seconds. */
-export async function statusOf(path, key = '') {
+/** The status of GET `path`; 0 where no response comes within TIMEOUT_MS. */
+export async function fetchStatus(path, key = '') {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   try {
-    return (await fetch(path, { headers, signal: AbortSignal.timeout(PATIENCE_MS) })).status;
+    return (await fetch(path, { headers, signal: AbortSignal.timeout(TIMEOUT_MS) })).status;
   } catch {
     return 0;
   }
 }
 
-/** The status with which an address that wants a key, and costs nothing, answers to this one. */
-export const statusOfKey = (key) => statusOf('/api/emd/models', key);
+/** The status for this key at an address that requires a key and costs nothing. */
+export const fetchKeyStatus = (key) => fetchStatus('/api/emd/models', key);

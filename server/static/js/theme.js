@@ -1,28 +1,28 @@
-// Light and dark: the system's choice, until somebody makes one. Loaded first, so that nothing flashes.
+// The theme switch: system, light or dark. Loaded first, so that a stored theme does not flash.
 
-import { replace, setAttribute } from './dom.js';
+import { replaceChildren, setAttribute } from './dom.js';
 import { icon } from './icons.js';
 
-const KEPT_AS = 'forgeline.theme';
-const CHOICES = ['system', 'light', 'dark'];
+const STORAGE_KEY = 'forgeline.theme';
+const THEMES = ['system', 'light', 'dark'];
 const ICONS = { system: 'system', light: 'sun', dark: 'moon' };
 
-const next = (choice) => CHOICES[(CHOICES.indexOf(choice) + 1) % CHOICES.length];
+const nextTheme = (theme) => THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
 
-let choice = CHOICES.includes(localStorage.getItem(KEPT_AS)) ? localStorage.getItem(KEPT_AS) : 'system';
+let theme = THEMES.includes(localStorage.getItem(STORAGE_KEY)) ? localStorage.getItem(STORAGE_KEY) : 'system';
 const button = document.getElementById('theme');
 
-function show() {
-  setAttribute(document.documentElement, 'data-theme', choice === 'system' ? null : choice);
-  const says = `Theme: ${choice}. Switch to ${next(choice)}.`;
-  setAttribute(button, 'aria-label', says);
-  setAttribute(button, 'title', says);
-  replace(button, icon(ICONS[choice]));
+function render() {
+  setAttribute(document.documentElement, 'data-theme', theme === 'system' ? null : theme);
+  const label = `Theme: ${theme}. Switch to ${nextTheme(theme)}.`;
+  setAttribute(button, 'aria-label', label);
+  setAttribute(button, 'title', label);
+  replaceChildren(button, icon(ICONS[theme]));
 }
 
 button.addEventListener('click', () => {
-  choice = next(choice);
-  localStorage.setItem(KEPT_AS, choice);
-  show();
+  theme = nextTheme(theme);
+  localStorage.setItem(STORAGE_KEY, theme);
+  render();
 });
-show();
+render();

@@ -1,4 +1,4 @@
-"""Tools on their way: to Bedrock and to upstreams of OpenAI's shape, and calls of them back."""
+"""Tools in requests to Bedrock and OpenAI-compatible upstreams, and tool calls in their responses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InvalidRequest
-from pipeline.messages import Inference, Message, Stop, Tool, ToolCall, ToolCallPiece, ToolChoice, ToolResult, Usage
-from tests.aio import asynchronous
-from tests.aws.script import calls, says
-from tests.pipeline.providers import asking, on_bedrock
-from tests.pipeline.providers.asking import ask, inference
-from tests.upstream import raw
+from pipeline.messages import Finish, Inference, Message, Tool, ToolCall, ToolCallDelta, ToolChoice, ToolResult, Usage
+from tests.async_tests import async_test
+from tests.aws.scripted_responses import text_response, tool_use
+from tests.pipeline.providers.bedrock.helpers import WITHOUT_STREAM, aws_and_provider
+from tests.pipeline.providers.helpers import collect_parts, make_inference, upstream_and_provider
+from tests.upstream import raw_response
 
 WEATHER = Tool("weather", "How it is", {"type": "object", "properties": {"city": {"type": "string"}}})
 TURNS = (
@@ -26,15 +26,15 @@ TURNS = (
 
 
 def with_tools(*turns: Message, choice: ToolChoice | None = None) -> Inference:
-    asked = inference(*turns)
-    request = replace(asked.request, tools=(WEATHER,), tool_choice=choice or ToolChoice())
-    return replace(asked, request=request)
+    inference = make_inference(*turns)
+    request = replace(inference.request, tools=(WEATHER,), tool_choice=choice or ToolChoice())
+    return replace(inference, request=request)
 
 
-@asynchronous
-async def test_bedrock_is_sent_tools_calls_and_results_in_turns_that_alternate() -> None:
-    async with on_bedrock.talking() as (aws, provider, to):
-        await ask(provider, to, with_tools(*TURNS))
+@async_test
+async def test_bedrock_request_has_tools_calls_and_results_in_alternating_turns() -> None:
+    async with aws_and_provider() as (aws, provider, target):
+        await collect_parts(provider, target, with_tools(*TURNS))
         body = aws.requests[0].body
     assert body["messages"] == [
         {"role": "user", "content": [{"text": "And?"}]},
@@ -59,67 +59,69 @@ async def test_bedrock_is_sent_tools_calls_and_results_in_turns_that_alternate()
 
 
 @pytest.mark.parametrize(
-    ("choice", "sent"),
+    ("choice", "tool_choice"),
     [
         (ToolChoice("required"), {"any": {}}),
         (ToolChoice("named", "weather"), {"tool": {"name": "weather"}}),
         (ToolChoice("none"), None),
     ],
 )
-@asynchronous
-async def test_bedrock_is_told_which_tool_to_call(choice: ToolChoice, sent: Any) -> None:
-    async with on_bedrock.talking() as (aws, provider, to):
-        await ask(provider, to, with_tools(choice=choice))
+@async_test
+async def test_bedrock_request_has_tool_choice(choice: ToolChoice, tool_choice: Any) -> None:
+    async with aws_and_provider() as (aws, provider, target):
+        await collect_parts(provider, target, with_tools(choice=choice))
         config = aws.requests[0].body.get("toolConfig")
-    assert (config and config["toolChoice"]) == sent
+    assert (config and config["toolChoice"]) == tool_choice
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("inference", "message"),
     [
         (with_tools(*TURNS, choice=ToolChoice("none")), "Bedrock can't be told to call none"),
         (with_tools(Message("assistant", (ToolCall("c0", "weather", "{"),))), "'c0' are not a JSON object"),
     ],
 )
-@asynchronous
-async def test_what_bedrock_can_not_be_told_is_refused(asked: Inference, said: str) -> None:
-    async with on_bedrock.talking() as (aws, provider, to):
-        with pytest.raises(InvalidRequest, match=said):
-            await ask(provider, to, asked)
+@async_test
+async def test_bedrock_rejects_unsupported_tool_choice_and_bad_arguments(inference: Inference, message: str) -> None:
+    async with aws_and_provider() as (aws, provider, target):
+        with pytest.raises(InvalidRequest, match=message):
+            await collect_parts(provider, target, inference)
         assert not aws.requests
 
 
-@asynchronous
-async def test_calls_stream_from_bedrock_in_pieces() -> None:
-    said = says("Look:", calls("c1", "weather", city="Ulm"), calls("c2", "weather"), stop="tool_use")
-    async with on_bedrock.talking(said) as (_, provider, to):
-        parts = await ask(provider, to, with_tools())
+@async_test
+async def test_bedrock_stream_yields_tool_call_deltas() -> None:
+    scripted = text_response(
+        "Look:", tool_use("c1", "weather", city="Ulm"), tool_use("c2", "weather"), stop_reason="tool_use"
+    )
+    async with aws_and_provider(scripted) as (_, provider, target):
+        parts = await collect_parts(provider, target, with_tools())
     assert parts == [
         "Look:",
-        ToolCallPiece(0, "c1", "weather", ""),
-        ToolCallPiece(0, "", "", "{"),
-        ToolCallPiece(0, "", "", '"city": "Ulm"}'),
-        ToolCallPiece(1, "c2", "weather", ""),
-        ToolCallPiece(1, "", "", "{"),
-        ToolCallPiece(1, "", "", "}"),
-        Stop("tool_use"),
+        ToolCallDelta(0, "c1", "weather", ""),
+        ToolCallDelta(0, "", "", "{"),
+        ToolCallDelta(0, "", "", '"city": "Ulm"}'),
+        ToolCallDelta(1, "c2", "weather", ""),
+        ToolCallDelta(1, "", "", "{"),
+        ToolCallDelta(1, "", "", "}"),
+        Finish("tool_use"),
         Usage(3, 2),
     ]
 
 
-@asynchronous
-async def test_calls_come_whole_from_bedrock_where_it_does_not_stream() -> None:
-    said = says("Look:", calls("c1", "weather", city="Ulm"), stop="tool_use")
-    async with on_bedrock.talking(said, capabilities=on_bedrock.PLAIN) as (_, provider, to):
-        parts = await ask(provider, to, with_tools())
-    assert parts == ["Look:", ToolCallPiece(0, "c1", "weather", '{"city":"Ulm"}'), Stop("tool_use"), Usage(3, 2)]
+@async_test
+async def test_bedrock_without_stream_yields_whole_tool_call() -> None:
+    scripted = text_response("Look:", tool_use("c1", "weather", city="Ulm"), stop_reason="tool_use")
+    async with aws_and_provider(scripted, capabilities=WITHOUT_STREAM) as (_, provider, target):
+        parts = await collect_parts(provider, target, with_tools())
+    assert parts == ["Look:", ToolCallDelta(0, "c1", "weather", '{"city":"Ulm"}'), Finish("tool_use"), Usage(3, 2)]
 
 
-@asynchronous
-async def test_an_upstream_of_openais_shape_is_sent_each_result_as_a_turn_of_its_own() -> None:
-    async with asking.talking() as (up, provider, to):
-        await ask(provider, to, with_tools(*TURNS, choice=ToolChoice("required")))
-        body = up.requests[0].body
+@async_test
+async def test_openai_request_has_one_message_per_tool_result() -> None:
+    async with upstream_and_provider() as (upstream, provider, target):
+        await collect_parts(provider, target, with_tools(*TURNS, choice=ToolChoice("required")))
+        body = upstream.requests[0].body
     call = {"id": "c0", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Ulm"}'}}
     assert body["messages"][1:] == [
         {"role": "assistant", "content": "Let me look.", "tool_calls": [call]},
@@ -131,11 +133,15 @@ async def test_an_upstream_of_openais_shape_is_sent_each_result_as_a_turn_of_its
     assert (body["tools"], body["tool_choice"]) == ([{"type": "function", "function": function}], "required")
 
 
-@asynchronous
-async def test_calls_come_whole_from_such_an_upstream_where_it_does_not_stream() -> None:
-    made = [{"id": f"c{n}", "type": "function", "function": {"name": "weather", "arguments": "{}"}} for n in (0, 1)]
-    choice = {"message": {"role": "assistant", "content": None, "tool_calls": made}, "finish_reason": "tool_calls"}
-    async with asking.talking(raw([json.dumps({"choices": [choice]}).encode()])) as (_, provider, to):
-        parts = await ask(provider, to, with_tools())
-    assert parts[:2] == [ToolCallPiece(0, "c0", "weather", "{}"), ToolCallPiece(1, "c1", "weather", "{}")]
-    assert parts[2] == Stop("tool_use")
+@async_test
+async def test_openai_without_stream_yields_whole_tool_calls() -> None:
+    calls = [{"id": f"c{n}", "type": "function", "function": {"name": "weather", "arguments": "{}"}} for n in (0, 1)]
+    choice = {"message": {"role": "assistant", "content": None, "tool_calls": calls}, "finish_reason": "tool_calls"}
+    async with upstream_and_provider(raw_response([json.dumps({"choices": [choice]}).encode()])) as (
+        _,
+        provider,
+        target,
+    ):
+        parts = await collect_parts(provider, target, with_tools())
+    assert parts[:2] == [ToolCallDelta(0, "c0", "weather", "{}"), ToolCallDelta(1, "c1", "weather", "{}")]
+    assert parts[2] == Finish("tool_use")

@@ -1,4 +1,4 @@
-"""fallback: the preset's other models, in their order, before the first chunk."""
+"""fallback: the fallback models of a preset are called in order, before the first chunk."""
 
 from __future__ import annotations
 
@@ -16,114 +16,114 @@ from pipeline.errors import (
     Unavailable,
     UnknownModel,
 )
-from pipeline.messages import Events, Inference
-from pipeline.presets import ModelPreset
-from pipeline.schema import SchemaError
+from pipeline.messages import EventStream, Inference
+from pipeline.presets.models import ModelPreset
+from pipeline.presets.schema import SchemaError
 from pipeline.stage import Context
 from pipeline.stages.fallback import create
-from tests.aio import asynchronous
-from tests.pipeline.making import all_of, asked, play, preset
+from tests.async_tests import async_test
+from tests.pipeline.factories import collect, make_inference, make_preset, play_steps
 
 
-class Falling:
-    """The stage before models that answer by their name, or fail as `errors` say."""
+class FallbackScenario:
+    """The stage in front of models that answer with their name, or raise their error in `errors`."""
 
-    def __init__(self, *others: str, **errors: BaseException) -> None:
+    def __init__(self, *fallbacks: str, **errors: BaseException) -> None:
         self.context = Context()
-        self.others = others
+        self.fallbacks = fallbacks
         self.errors = errors
-        self.seen: list[Inference] = []
+        self.inferences: list[Inference] = []
 
     async def __call__(self, **presets: ModelPreset) -> list[Any]:
-        inference = asked(fallback=list(self.others))
+        inference = make_inference(fallback=list(self.fallbacks))
         inference = replace(inference, models={**inference.models, **presets})
-        return await all_of(await create({}, self.context)(inference, self._proceed))
+        return await collect(await create({}, self.context)(inference, self._proceed))
 
-    async def _proceed(self, inference: Inference) -> Events:
-        self.seen.append(inference)
+    async def _proceed(self, inference: Inference) -> EventStream:
+        self.inferences.append(inference)
         if inference.model in self.errors:
             raise self.errors[inference.model]
-        return Events(play([inference.model]))
+        return EventStream(play_steps([inference.model]))
 
     @property
-    def asked(self) -> list[str]:
-        return [inference.model for inference in self.seen]
+    def called_models(self) -> list[str]:
+        return [inference.model for inference in self.inferences]
 
 
-@asynchronous
-async def test_a_model_that_answers_is_the_only_one_asked() -> None:
-    falling = Falling("x")
-    assert await falling() == ["m"]
-    assert (falling.asked, falling.context.tally("m").fallbacks) == (["m"], 0)
+@async_test
+async def test_no_fallback_is_called_when_the_model_answers() -> None:
+    scenario = FallbackScenario("x")
+    assert await scenario() == ["m"]
+    assert (scenario.called_models, scenario.context.counters("m").fallbacks) == (["m"], 0)
 
 
 @pytest.mark.parametrize(
     "error", [ModelError("500"), Unavailable("gone"), RateLimited("busy"), ModelNotDeployed("deploy it")]
 )
-@asynchronous
-async def test_the_others_are_asked_in_their_order(error: ForgelineError) -> None:
-    falling = Falling("x", "y", "z", m=error, x=ModelError("too"))
-    assert await falling() == ["y"]
-    assert (falling.asked, falling.context.tally("m").fallbacks) == (["m", "x", "y"], 2)
+@async_test
+async def test_fallbacks_are_called_in_order_after_an_error(error: ForgelineError) -> None:
+    scenario = FallbackScenario("x", "y", "z", m=error, x=ModelError("too"))
+    assert await scenario() == ["y"]
+    assert (scenario.called_models, scenario.context.counters("m").fallbacks) == (["m", "x", "y"], 2)
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("a temperature of 9"), UnknownModel("m"), ZeroDivisionError()])
-@asynchronous
-async def test_where_the_request_or_our_code_is_wrong_nobody_else_is_asked(error: Exception) -> None:
-    falling = Falling("x", m=error)
+@async_test
+async def test_no_fallback_is_called_for_an_invalid_request_or_a_bug(error: Exception) -> None:
+    scenario = FallbackScenario("x", m=error)
     with pytest.raises(type(error)) as caught:
-        await falling()
+        await scenario()
     assert caught.value is error
-    assert falling.asked == ["m"]
+    assert scenario.called_models == ["m"]
 
 
-@asynchronous
-async def test_where_all_fail_the_client_hears_of_the_model_that_it_asked() -> None:
+@async_test
+async def test_error_of_requested_model_is_raised_when_all_fallbacks_fail() -> None:
     first = RateLimited("busy", retry_after=7.0)
-    falling = Falling("x", "y", m=first, x=ModelError("500"), y=InvalidRequest("it takes no frames"))
+    scenario = FallbackScenario("x", "y", m=first, x=ModelError("500"), y=InvalidRequest("it takes no frames"))
     with pytest.raises(RateLimited) as caught:
-        await falling()
+        await scenario()
     assert caught.value is first
-    assert falling.asked == ["m", "x", "y"]
+    assert scenario.called_models == ["m", "x", "y"]
 
 
-@asynchronous
-async def test_one_that_does_not_exist_is_passed_over() -> None:
-    falling = Falling("nobody", "x", m=ModelError("500"), nobody=UnknownModel("nobody"))
-    assert await falling() == ["x"]
+@async_test
+async def test_unknown_fallback_is_skipped() -> None:
+    scenario = FallbackScenario("nobody", "x", m=ModelError("500"), nobody=UnknownModel("nobody"))
+    assert await scenario() == ["x"]
 
 
-@asynchronous
-async def test_the_others_start_from_what_was_asked_and_know_by_whom() -> None:
-    falling = Falling("x", m=ModelError("500"))
-    await falling()
-    first, second = falling.seen
-    assert (second.model, second.asked) == ("x", "m")
+@async_test
+async def test_fallback_gets_the_original_inference_and_the_requested_model() -> None:
+    scenario = FallbackScenario("x", m=ModelError("500"))
+    await scenario()
+    first, second = scenario.inferences
+    assert (second.model, second.requested_model) == ("x", "m")
     assert replace(second, model="m") == first
 
 
-@asynchronous
-async def test_a_fallback_of_a_fallback_is_not_asked() -> None:
-    falling = Falling("x", m=ModelError("500"), x=ModelError("500"))
+@async_test
+async def test_fallbacks_of_a_fallback_are_ignored() -> None:
+    scenario = FallbackScenario("x", m=ModelError("500"), x=ModelError("500"))
     with pytest.raises(ModelError):
-        await falling(x=preset(fallback=["y", "m"]))
-    assert falling.asked == ["m", "x"]
+        await scenario(x=make_preset(fallback=["y", "m"]))
+    assert scenario.called_models == ["m", "x"]
 
 
-@asynchronous
-async def test_after_the_first_chunk_nobody_else_is_asked() -> None:
-    seen: list[str] = []
+@async_test
+async def test_no_fallback_is_called_after_the_first_chunk() -> None:
+    called_models: list[str] = []
 
-    async def proceed(inference: Inference) -> Events:
-        seen.append(inference.model)
-        return Events(play(["a", ModelError("cut")]))
+    async def proceed(inference: Inference) -> EventStream:
+        called_models.append(inference.model)
+        return EventStream(play_steps(["a", ModelError("cut")]))
 
-    events = await create({}, Context())(asked(fallback=["x"]), proceed)
+    events = await create({}, Context())(make_inference(fallback=["x"]), proceed)
     with pytest.raises(ModelError, match="cut"):
-        await all_of(events)
-    assert seen == ["m"]
+        await collect(events)
+    assert called_models == ["m"]
 
 
-def test_it_takes_no_options() -> None:
+def test_options_are_rejected() -> None:
     with pytest.raises(SchemaError, match="models: unknown field"):
         create({"models": ["x"]}, Context())

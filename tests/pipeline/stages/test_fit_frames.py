@@ -1,4 +1,4 @@
-"""fit_frames: what is too large is made smaller, what is too much is refused, and the rest is not touched."""
+"""fit_frames: oversized pictures are shrunk, too many are rejected, and everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InvalidRequest
-from pipeline.frames import Frame
-from pipeline.messages import Events, Inference, InferenceRequest, Message, Route
-from pipeline.presets import Capability, Limits, ModelPreset
+from pipeline.media.frames import Frame
+from pipeline.messages import EventStream, Inference, InferenceRequest, Message, ModelTarget
+from pipeline.presets.models import Capability, Limits, ModelPreset
 from pipeline.stage import Context
 from pipeline.stages.fit_frames import FitFrames, create
-from tests.aio import asynchronous
-from tests.pipeline.drawn import bomb, broken, noise, opened, plain, saved
+from tests.async_tests import async_test
+from tests.pipeline.media.make_pictures import (
+    broken_picture,
+    decompression_bomb,
+    noise_picture,
+    open_picture,
+    plain_picture,
+    save_picture,
+)
 
 
 @asynccontextmanager
-async def fit_frames(**options: Any) -> AsyncIterator[FitFrames]:
+async def fit_frames_stage(**options: Any) -> AsyncIterator[FitFrames]:
     stage = create(options, Context())
     try:
         yield stage
@@ -30,184 +37,186 @@ async def fit_frames(**options: Any) -> AsyncIterator[FitFrames]:
         await stage.close()
 
 
-def asking(*frames: Frame, capabilities: tuple[Capability, ...] = ("text", "image"), **limits: Any) -> Inference:
+def make_image_inference(
+    *frames: Frame, capabilities: tuple[Capability, ...] = ("text", "image"), **limits: Any
+) -> Inference:
     preset = ModelPreset("p", "m", capabilities=capabilities, limits=Limits(**limits))
     messages = (Message("user", ("What is it?", *frames)),)
     request = InferenceRequest(messages)
-    return Inference(request, "tiny", "tiny", {}, messages, request.parameters, Route("tiny", preset))
+    return Inference(request, "tiny", "tiny", {}, messages, request.parameters, ModelTarget("tiny", preset))
 
 
-async def through(stage: FitFrames, inference: Inference) -> Inference:
-    """What the stage hands on."""
-    handed_on: list[Inference] = []
+async def run_stage(stage: FitFrames, inference: Inference) -> Inference:
+    """The inference with which the stage proceeds."""
+    inferences: list[Inference] = []
 
-    async def proceed(inference: Inference) -> Events:
-        handed_on.append(inference)
+    async def proceed(inference: Inference) -> EventStream:
+        inferences.append(inference)
         return None  # type: ignore[return-value]
 
     await stage(inference, proceed)
-    return handed_on[0]
+    return inferences[0]
 
 
-async def fitted(frame: Frame, **limits: Any) -> Frame:
-    async with fit_frames() as stage:
-        return (await through(stage, asking(frame, **limits))).messages[-1].frames[0]
+async def fit_frame(frame: Frame, **limits: Any) -> Frame:
+    async with fit_frames_stage() as stage:
+        return (await run_stage(stage, make_image_inference(frame, **limits))).messages[-1].frames[0]
 
 
-@asynchronous
-async def test_what_fits_is_handed_on_untouched_and_no_worker_is_started() -> None:
-    async with fit_frames() as stage:
-        asked = asking(plain(100, 100))
-        assert await through(stage, asked) is asked
-        assert [worker.pid for worker in stage._workers] == [None, None]
+@async_test
+async def test_picture_within_limits_is_unchanged_and_starts_no_helper() -> None:
+    async with fit_frames_stage() as stage:
+        inference = make_image_inference(plain_picture(100, 100))
+        assert await run_stage(stage, inference) is inference
+        assert [helper.pid for helper in stage._picture_helpers] == [None, None]
 
 
-@asynchronous
-async def test_a_picture_that_is_too_large_is_made_smaller_and_keeps_its_kind_and_shape() -> None:
+@async_test
+async def test_picture_with_too_many_pixels_is_shrunk_with_same_kind_and_aspect_ratio() -> None:
     for kind in ("png", "jpeg", "webp"):
-        small = await fitted(plain(800, 400, kind), frame_pixels=20_000)
-        assert (small.kind, small.width, small.height) == (kind, 200, 100)
-        assert opened(small).size == (200, 100)
+        shrunk = await fit_frame(plain_picture(800, 400, kind), frame_pixels=20_000)
+        assert (shrunk.kind, shrunk.width, shrunk.height) == (kind, 200, 100)
+        assert open_picture(shrunk).size == (200, 100)
 
 
-@asynchronous
-async def test_only_the_frame_that_is_too_large_is_changed_and_the_order_stays() -> None:
-    one, large, three = plain(10, 10), plain(500, 500), plain(20, 20)
-    asked = asking(one, large, three, frame_pixels=10_000)
-    async with fit_frames() as stage:
-        message = (await through(stage, asked)).messages[-1]
-    assert message.parts[:2] == ("What is it?", one)
+@async_test
+async def test_only_oversized_frames_change_and_order_is_kept() -> None:
+    first, second, third = plain_picture(10, 10), plain_picture(500, 500), plain_picture(20, 20)
+    inference = make_image_inference(first, second, third, frame_pixels=10_000)
+    async with fit_frames_stage() as stage:
+        message = (await run_stage(stage, inference)).messages[-1]
+    assert message.parts[:2] == ("What is it?", first)
     assert message.frames[1].pixels == 10_000
-    assert message.frames[2] is three
-    assert asked.messages[-1].frames[1] is large
+    assert message.frames[2] is third
+    assert inference.messages[-1].frames[1] is second
 
 
-@asynchronous
-async def test_a_picture_of_too_many_bytes_is_made_a_jpeg_that_fits() -> None:
-    large = noise(300, 300)
-    small = await fitted(large, frame_bytes=40_000)
-    assert len(large.data) > 200_000
-    assert len(small.data) <= 40_000
-    assert (small.kind, opened(small).format) == ("jpeg", "JPEG")
+@async_test
+async def test_picture_with_too_many_bytes_becomes_a_jpeg_within_the_limit() -> None:
+    large_picture = noise_picture(300, 300)
+    shrunk = await fit_frame(large_picture, frame_bytes=40_000)
+    assert len(large_picture.data) > 200_000
+    assert len(shrunk.data) <= 40_000
+    assert (shrunk.kind, open_picture(shrunk).format) == ("jpeg", "JPEG")
 
 
-@asynchronous
-async def test_a_picture_that_no_quality_makes_fit_is_made_smaller_still() -> None:
-    small = await fitted(noise(300, 300), frame_bytes=4_000)
-    assert len(small.data) <= 4_000
-    assert small.width == small.height < 300
+@async_test
+async def test_picture_is_shrunk_when_no_jpeg_quality_fits() -> None:
+    shrunk = await fit_frame(noise_picture(300, 300), frame_bytes=4_000)
+    assert len(shrunk.data) <= 4_000
+    assert shrunk.width == shrunk.height < 300
 
 
-@asynchronous
-async def test_a_picture_that_can_not_fit_at_all_is_refused() -> None:
+@async_test
+async def test_picture_that_can_never_fit_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match=r"frames\[0\]: this picture can't be made to fit 100 bytes"):
-        await fitted(noise(50, 50), frame_bytes=100)
+        await fit_frame(noise_picture(50, 50), frame_bytes=100)
 
 
-@asynchronous
-async def test_a_photo_that_lies_on_its_side_is_stood_up_and_its_metadata_stays_behind() -> None:
+@async_test
+async def test_shrunk_photo_is_rotated_upright_and_loses_its_metadata() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn right
     exif[0x010E] = "a private description"
-    small = await fitted(plain(400, 200, "jpeg", exif=exif), frame_pixels=20_000)
-    assert (small.width, small.height) == (100, 200)
-    assert not opened(small).getexif()
+    shrunk = await fit_frame(plain_picture(400, 200, "jpeg", exif=exif), frame_pixels=20_000)
+    assert (shrunk.width, shrunk.height) == (100, 200)
+    assert not open_picture(shrunk).getexif()
 
 
-@asynchronous
-async def test_of_a_gif_the_first_frame_is_taken_as_a_png() -> None:
+@async_test
+async def test_shrunk_gif_becomes_a_png_of_its_first_frame() -> None:
     red, blue = (Image.new("RGB", (100, 100), colour) for colour in ("red", "blue"))
-    small = await fitted(saved(red, "gif", save_all=True, append_images=[blue]), frame_pixels=100)
-    assert (small.kind, small.width, small.height) == ("png", 10, 10)
-    assert opened(small).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+    shrunk = await fit_frame(save_picture(red, "gif", save_all=True, append_images=[blue]), frame_pixels=100)
+    assert (shrunk.kind, shrunk.width, shrunk.height) == ("png", 10, 10)
+    assert open_picture(shrunk).convert("RGB").getpixel((5, 5)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-@asynchronous
-async def test_every_kind_of_pixels_can_be_made_smaller(mode: str) -> None:
+@async_test
+async def test_every_pixel_mode_can_be_shrunk(mode: str) -> None:
     grey = 40_000 if mode == "I;16" else None
     image = Image.new(mode, (100, 100), grey) if grey else Image.new("L", (100, 100), 156).convert(mode)
-    small = await fitted(saved(image), frame_pixels=100)
-    assert small.pixels == 100
-    if mode != "1":  # black and white dots, whose mean is only about this grey
-        assert opened(small).convert("L").getpixel((5, 5)) == 156
+    shrunk = await fit_frame(save_picture(image), frame_pixels=100)
+    assert shrunk.pixels == 100
+    if mode != "1":  # dithered black and white, whose mean is only near this grey
+        assert open_picture(shrunk).convert("L").getpixel((5, 5)) == 156
 
 
-@asynchronous
-async def test_what_is_transparent_is_white_where_it_has_to_become_a_jpeg() -> None:
+@async_test
+async def test_transparent_pixels_become_white_in_a_jpeg() -> None:
     image = Image.frombytes("RGBA", (200, 200), os.urandom(160_000))
     image.putalpha(0)
-    small = await fitted(saved(image), frame_bytes=5_000)
-    assert (small.kind, opened(small).getpixel((100, 100))) == ("jpeg", (255, 255, 255))
+    shrunk = await fit_frame(save_picture(image), frame_bytes=5_000)
+    assert (shrunk.kind, open_picture(shrunk).getpixel((100, 100))) == ("jpeg", (255, 255, 255))
 
 
-@asynchronous
-async def test_a_line_of_one_pixel_keeps_within_the_limit() -> None:
-    small = await fitted(plain(5_000, 1), frame_pixels=10)
-    assert (small.width, small.height) == (10, 1)
+@async_test
+async def test_picture_one_pixel_high_is_shrunk_to_the_pixel_limit() -> None:
+    shrunk = await fit_frame(plain_picture(5_000, 1), frame_pixels=10)
+    assert (shrunk.width, shrunk.height) == (10, 1)
 
 
-@asynchronous
-async def test_more_frames_than_the_model_takes_are_refused_never_dropped() -> None:
-    async with fit_frames() as stage:
+@async_test
+async def test_too_many_frames_are_rejected_and_not_dropped() -> None:
+    async with fit_frames_stage() as stage:
         with pytest.raises(InvalidRequest, match="frames: tiny takes at most 2 in one request, and 3 came"):
-            await through(stage, asking(*[plain(2, 2)] * 3, frames=2))
+            await run_stage(stage, make_image_inference(*[plain_picture(2, 2)] * 3, frames=2))
 
 
-@asynchronous
-async def test_a_model_without_eyes_refuses_frames_and_takes_text() -> None:
-    async with fit_frames() as stage:
+@async_test
+async def test_text_model_rejects_frames_and_accepts_text() -> None:
+    async with fit_frames_stage() as stage:
         with pytest.raises(InvalidRequest, match="frames: tiny takes text alone"):
-            await through(stage, asking(plain(2, 2), capabilities=("text",)))
-        text = asking(capabilities=("text",))
-        assert await through(stage, text) is text
+            await run_stage(stage, make_image_inference(plain_picture(2, 2), capabilities=("text",)))
+        text = make_image_inference(capabilities=("text",))
+        assert await run_stage(stage, text) is text
 
 
-@asynchronous
-async def test_pixels_that_can_not_be_decoded_are_the_requests_fault() -> None:
+@async_test
+async def test_undecodable_pixels_are_an_invalid_request() -> None:
     with pytest.raises(InvalidRequest, match=r"frames\[0\]: the pixels of this PNG picture can't be decoded"):
-        await fitted(broken(), frame_pixels=100)
+        await fit_frame(broken_picture(), frame_pixels=100)
 
 
-@asynchronous
-async def test_a_decompression_bomb_hits_the_memory_limit_and_costs_its_request_only() -> None:
-    huge = bomb(42_000)  # 1.8 GB of pixels in 2 MB
-    assert len(huge.data) < 2_000_000
-    async with fit_frames(workers=1) as stage:
+@async_test
+async def test_decompression_bomb_hits_the_memory_limit_and_the_next_request_succeeds() -> None:
+    bomb = decompression_bomb(42_000)  # 1.8 GB of pixels in 2 MB
+    assert len(bomb.data) < 2_000_000
+    async with fit_frames_stage(workers=1) as stage:
         with pytest.raises(InvalidRequest, match="could not be unpacked within the memory"):
-            await through(stage, asking(huge))
-        assert await through(stage, asking(plain(100, 100), frame_pixels=100))
+            await run_stage(stage, make_image_inference(bomb))
+        assert await run_stage(stage, make_image_inference(plain_picture(100, 100), frame_pixels=100))
 
 
-@asynchronous
-async def test_a_picture_that_takes_too_long_is_given_up() -> None:
-    async with fit_frames(seconds=0.001, workers=1) as stage:
+@async_test
+async def test_picture_that_exceeds_the_timeout_is_rejected() -> None:
+    async with fit_frames_stage(seconds=0.001, workers=1) as stage:
         with pytest.raises(InvalidRequest, match=r"could not be unpacked within 0\.001 s"):
-            await through(stage, asking(noise(1000, 1000), frame_pixels=100))
+            await run_stage(stage, make_image_inference(noise_picture(1000, 1000), frame_pixels=100))
 
 
-@asynchronous
-async def test_a_worker_that_dies_costs_one_request_and_the_next_gets_a_new_one() -> None:
-    async with fit_frames(workers=1) as stage:
-        large = asking(plain(100, 100), frame_pixels=100)
-        await through(stage, large)
-        (worker,) = stage._workers
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGKILL)
+@async_test
+async def test_killed_helper_fails_one_request_and_the_next_starts_a_new_helper() -> None:
+    async with fit_frames_stage(workers=1) as stage:
+        inference = make_image_inference(plain_picture(100, 100), frame_pixels=100)
+        await run_stage(stage, inference)
+        (helper,) = stage._picture_helpers
+        assert helper.pid is not None
+        os.kill(helper.pid, signal.SIGKILL)
         with pytest.raises(InvalidRequest, match="could not be unpacked"):
-            await through(stage, large)
-        assert (await through(stage, large)).messages[-1].frames[0].pixels == 100
+            await run_stage(stage, inference)
+        assert (await run_stage(stage, inference)).messages[-1].frames[0].pixels == 100
 
 
-@asynchronous
-async def test_close_ends_its_workers() -> None:
-    async with fit_frames() as stage:
-        await through(stage, asking(plain(100, 100), frame_pixels=100))
-        assert any(worker.pid for worker in stage._workers)
-    assert not any(worker.pid for worker in stage._workers)
+@async_test
+async def test_close_ends_the_helpers() -> None:
+    async with fit_frames_stage() as stage:
+        await run_stage(stage, make_image_inference(plain_picture(100, 100), frame_pixels=100))
+        assert any(helper.pid for helper in stage._picture_helpers)
+    assert not any(helper.pid for helper in stage._picture_helpers)
 
 
 @pytest.mark.parametrize("options", [{"second": 1}, {"seconds": 0}, {"workers": 0}])
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"second|workers"):
         create(options, Context())

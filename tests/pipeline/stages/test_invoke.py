@@ -1,4 +1,4 @@
-"""invoke: the model is called, its first chunk waited for, and its silences measured."""
+"""invoke: call the model, wait for its first chunk, and end an answer that is idle for too long."""
 
 from __future__ import annotations
 
@@ -9,122 +9,122 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ForgelineError, ModelError, RateLimited, Unavailable
-from pipeline.messages import Events, Inference, Part, Reply
+from pipeline.messages import EventStream, Inference, ModelResponse, ResponsePart
 from pipeline.stage import Context, Proceed
 from pipeline.stages.invoke import create
-from tests.aio import asynchronous
-from tests.pipeline.making import Counted, all_of, asked
+from tests.async_tests import async_test
+from tests.pipeline.factories import FakeProvider, collect, make_inference
 
-SHORT = 0.02
-
-
-async def tell(inference: Inference) -> Events:
-    """What follows: the reply as it is."""
-    reply = inference.call.reply
-    return Events(aiter(reply), reply.aclose)  # type: ignore[arg-type]  # a reply holds a generator
+SHORT_TIMEOUT = 0.02
 
 
-async def invoked(provider: Counted, proceed: Proceed = tell, **timeouts: float) -> Events:
-    return await create({}, Context({"counted": provider}))(asked(timeouts=timeouts), proceed)
+async def forward_response(inference: Inference) -> EventStream:
+    """The next stage: forward the response unchanged."""
+    response = inference.call.response
+    return EventStream(aiter(response), response.aclose)  # type: ignore[arg-type]  # a response holds a generator
 
 
-@asynchronous
-async def test_what_follows_gets_the_reply_and_when_it_began() -> None:
-    seen: list[Inference] = []
+async def invoke(provider: FakeProvider, proceed: Proceed = forward_response, **timeouts: float) -> EventStream:
+    return await create({}, Context({"fake": provider}))(make_inference(timeouts=timeouts), proceed)
 
-    async def look(inference: Inference) -> Events:
-        seen.append(inference)
-        return await tell(inference)
 
-    assert await all_of(await invoked(Counted("a", "b"), look)) == ["a", "b"]
-    call = seen[0].call
-    assert (call.reply.id, call.reply.model, call.reply.streamed) == ("msg_1", "upstream", True)
-    assert call.began <= call.first_chunk
+@async_test
+async def test_proceed_gets_the_response_and_its_times() -> None:
+    inferences: list[Inference] = []
+
+    async def proceed(inference: Inference) -> EventStream:
+        inferences.append(inference)
+        return await forward_response(inference)
+
+    assert await collect(await invoke(FakeProvider("a", "b"), proceed)) == ["a", "b"]
+    call = inferences[0].call
+    assert (call.response.id, call.response.model, call.response.streamed) == ("msg_1", "upstream", True)
+    assert call.started_at <= call.first_chunk_at
 
 
 @pytest.mark.parametrize("error", [RateLimited("busy"), ModelError("no"), ValueError("a bug")])
-@asynchronous
-async def test_an_error_before_the_first_chunk_comes_out_as_it_is(error: Exception) -> None:
+@async_test
+async def test_error_before_first_chunk_is_raised_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
-        await invoked(Counted(before=[error]))
+        await invoke(FakeProvider(steps_before=[error]))
     assert caught.value is error
 
 
-@asynchronous
-async def test_a_model_that_does_not_begin_in_time_is_unavailable() -> None:
-    provider = Counted(before=[asyncio.Event()])
+@async_test
+async def test_first_token_timeout_is_unavailable() -> None:
+    provider = FakeProvider(steps_before=[asyncio.Event()])
     with pytest.raises(Unavailable, match=r"m did not begin to answer within 0\.02 s"):
-        await invoked(provider, first_token=SHORT)
-    assert provider.ledger.closed == []
+        await invoke(provider, first_token=SHORT_TIMEOUT)
+    assert provider.close_counter.counts == []
 
 
-@asynchronous
-async def test_a_model_that_falls_silent_is_unavailable_after_what_it_said() -> None:
-    provider = Counted("a", asyncio.Event())
-    events = await invoked(provider, between_tokens=SHORT)
+@async_test
+async def test_idle_timeout_is_unavailable_after_the_received_chunks() -> None:
+    provider = FakeProvider("a", asyncio.Event())
+    events = await invoke(provider, between_tokens=SHORT_TIMEOUT)
     assert await anext(aiter(events)) == ["a"]
     with pytest.raises(Unavailable, match=r"m fell silent for 0\.02 s in the middle of its answer"):
-        await all_of(events)
-    assert provider.ledger.closed == [1]
+        await collect(events)
+    assert provider.close_counter.counts == [1]
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
 
 
-@asynchronous
-async def test_the_time_that_a_slow_reader_takes_is_no_silence_of_the_model() -> None:
-    got: list[Any] = []
-    events = await invoked(Counted("a", "b", "c"), between_tokens=SHORT)
+@async_test
+async def test_idle_timeout_ignores_the_time_of_a_slow_reader() -> None:
+    received: list[Any] = []
+    events = await invoke(FakeProvider("a", "b", "c"), between_tokens=SHORT_TIMEOUT)
     async for batch in events:
-        got += batch
-        rested = asyncio.Event()
-        asyncio.get_running_loop().call_later(2 * SHORT, rested.set)
-        await rested.wait()
+        received += batch
+        paused = asyncio.Event()
+        asyncio.get_running_loop().call_later(2 * SHORT_TIMEOUT, paused.set)
+        await paused.wait()
     await events.aclose()
-    assert got == ["a", "b", "c"]
+    assert received == ["a", "b", "c"]
 
 
-@asynchronous
-async def test_a_model_that_goes_on_in_time_is_not_interrupted() -> None:
+@async_test
+async def test_idle_timeout_does_not_end_a_slow_answer() -> None:
     gates = [asyncio.Event() for _ in range(4)]
     for number, gate in enumerate(gates, 1):
-        asyncio.get_running_loop().call_later(number * SHORT, gate.set)
-    events = await invoked(Counted("a", *gates, "b"), between_tokens=10.0)
-    assert await all_of(events) == ["a", "b"]
+        asyncio.get_running_loop().call_later(number * SHORT_TIMEOUT, gate.set)
+    events = await invoke(FakeProvider("a", *gates, "b"), between_tokens=10.0)
+    assert await collect(events) == ["a", "b"]
 
 
-@asynchronous
-async def test_who_is_cancelled_while_the_model_is_silent_is_cancelled_and_not_told_of_silence() -> None:
-    provider, began = Counted("a", asyncio.Event()), asyncio.Event()
+@async_test
+async def test_cancel_while_model_is_idle_propagates_cancel() -> None:
+    provider, has_begun = FakeProvider("a", asyncio.Event()), asyncio.Event()
 
     async def read() -> list[Any]:
-        events = await invoked(provider, between_tokens=60.0)
-        began.set()
-        return await all_of(events)
+        events = await invoke(provider, between_tokens=60.0)
+        has_begun.set()
+        return await collect(events)
 
     task = asyncio.create_task(read())
-    await began.wait()
+    await has_begun.wait()
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert provider.ledger.closed == [1]
+    assert provider.close_counter.counts == [1]
 
 
-@asynchronous
-async def test_who_is_cancelled_in_the_very_moment_of_silence_is_cancelled() -> None:
-    async def silent() -> AsyncGenerator[Sequence[Part], None]:
+@async_test
+async def test_cancel_during_idle_timeout_propagates_cancel() -> None:
+    async def hang() -> AsyncGenerator[Sequence[ResponsePart], None]:
         try:
             await asyncio.Event().wait()
             yield ["never"]
-        except asyncio.CancelledError:  # of the silence; now comes that of the reader
+        except asyncio.CancelledError:  # by the idle timeout; now the reader cancels too
             task.cancel()
             raise
 
     async def read() -> None:
-        provider = Counted()
-        provider.reply = Reply(silent(), streamed=True)
-        await all_of(await invoked(provider, between_tokens=SHORT))
+        provider = FakeProvider()
+        provider.response = ModelResponse(hang(), streamed=True)
+        await collect(await invoke(provider, between_tokens=SHORT_TIMEOUT))
 
     task = asyncio.create_task(read())
     await asyncio.wait([task])
@@ -132,33 +132,33 @@ async def test_who_is_cancelled_in_the_very_moment_of_silence_is_cancelled() -> 
 
 
 @pytest.mark.parametrize("error", [ModelError("no"), LookupError("a bug"), asyncio.CancelledError()])
-@asynchronous
-async def test_the_reply_is_closed_if_what_follows_raises(error: BaseException) -> None:
-    async def fail(inference: Inference) -> Events:
+@async_test
+async def test_response_is_closed_when_proceed_raises(error: BaseException) -> None:
+    async def fail(inference: Inference) -> EventStream:
         raise error
 
-    provider = Counted("a")
+    provider = FakeProvider("a")
     with pytest.raises(type(error)):
-        await invoked(provider, fail)
-    assert provider.ledger.closed == [1]
+        await invoke(provider, fail)
+    assert provider.close_counter.counts == [1]
 
 
-@asynchronous
-async def test_an_error_in_the_middle_comes_out_of_the_reply() -> None:
-    provider: Counted = Counted("a", ModelError("cut"))
-    events = await invoked(provider)
+@async_test
+async def test_error_after_first_chunk_is_raised_from_the_response() -> None:
+    provider = FakeProvider("a", ModelError("cut"))
+    events = await invoke(provider)
     with pytest.raises(ForgelineError, match="cut"):
-        await all_of(events)
-    assert provider.ledger.closed == [1]
+        await collect(events)
+    assert provider.close_counter.counts == [1]
 
 
-@asynchronous
-async def test_a_close_before_the_first_part_closes_the_reply() -> None:
-    provider = Counted("a")
-    await (await invoked(provider)).aclose()
-    assert provider.ledger.closed == [1]
+@async_test
+async def test_close_before_first_part_closes_the_response() -> None:
+    provider = FakeProvider("a")
+    await (await invoke(provider)).aclose()
+    assert provider.close_counter.counts == [1]
 
 
-@asynchronous
-async def test_an_empty_answer_is_an_answer() -> None:
-    assert await all_of(await invoked(Counted())) == []
+@async_test
+async def test_empty_answer_is_valid() -> None:
+    assert await collect(await invoke(FakeProvider())) == []

@@ -1,4 +1,4 @@
-"""normalize_envelope: a reply becomes chunks and one envelope, the same whoever answered."""
+"""normalize_envelope: a response becomes chunks and one envelope, equal for all providers."""
 
 from __future__ import annotations
 
@@ -10,37 +10,48 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.messages import Call, Events, Failure, Inference, Parameters, Reasoning, Reply, Result, Stop, Usage
+from pipeline.messages import (
+    EventStream,
+    Failure,
+    Finish,
+    Inference,
+    ModelResponse,
+    Parameters,
+    Reasoning,
+    Result,
+    UpstreamCall,
+    Usage,
+)
 from pipeline.stage import Context
 from pipeline.stages.normalize_envelope import create
-from tests.aio import asynchronous
-from tests.pipeline.making import Ledger, all_of, asked, play
+from tests.async_tests import async_test
+from tests.pipeline.factories import CloseCounter, collect, make_inference, play_steps
 
 
-async def told(inference: Inference) -> list[Any]:
-    return await all_of(await normalized(inference))
+async def collect_events(inference: Inference) -> list[Any]:
+    return await collect(await normalize(inference))
 
 
-async def normalized(inference: Inference) -> Events:
-    async def never(inference: Inference) -> Events:
+async def normalize(inference: Inference) -> EventStream:
+    async def proceed(inference: Inference) -> EventStream:
         raise AssertionError("it is the last stage")
 
-    return await create({}, Context())(inference, never)
+    return await create({}, Context())(inference, proceed)
 
 
-def answered(*parts: Any, **more: Any) -> Inference:
-    return asked(called=Ledger().reply(*parts), **more)
+def make_answered_inference(*parts: Any, **more: Any) -> Inference:
+    return make_inference(response=CloseCounter().make_response(*parts), **more)
 
 
-async def envelope(inference: Inference) -> dict[str, Any]:
-    result = (await told(inference))[-1]
+async def make_envelope(inference: Inference) -> dict[str, Any]:
+    result = (await collect_events(inference))[-1]
     assert isinstance(result, Result)
     return result.envelope
 
 
-@asynchronous
-async def test_chunks_come_as_they_are_and_joined_they_are_the_text_of_the_result() -> None:
-    *chunks, result = await told(answered("Hel", "lo", Stop("end_turn"), Usage(3, 2)))
+@async_test
+async def test_chunks_are_forwarded_and_joined_in_the_result() -> None:
+    *chunks, result = await collect_events(make_answered_inference("Hel", "lo", Finish("end_turn"), Usage(3, 2)))
     assert chunks == ["Hel", "lo"]
     assert result.model == "m"
     assert result.envelope["response"] == {
@@ -52,90 +63,92 @@ async def test_chunks_come_as_they_are_and_joined_they_are_the_text_of_the_resul
     }
 
 
-@asynchronous
-async def test_reasoning_is_not_shown() -> None:
-    *chunks, result = await told(answered(Reasoning("hm"), "Yes"))
+@async_test
+async def test_reasoning_is_left_out() -> None:
+    *chunks, result = await collect_events(make_answered_inference(Reasoning("hm"), "Yes"))
     assert chunks == ["Yes"]
     assert result.envelope["response"]["content"][0]["text"] == "Yes"
 
 
-@asynchronous
-async def test_what_the_provider_does_not_say_is_null_and_never_a_guess() -> None:
-    response = (await envelope(answered("a")))["response"]
+@async_test
+async def test_missing_usage_and_stop_reason_are_not_guessed() -> None:
+    response = (await make_envelope(make_answered_inference("a")))["response"]
     assert response["usage"] == {"input_tokens": None, "output_tokens": None}
     assert response["stop_reason"] == "other"
 
 
-@asynchronous
-async def test_an_upstream_without_names_gets_ours() -> None:
-    reply = Reply(play(["a"]), streamed=True)
-    response = (await envelope(asked(called=reply)))["response"]
+@async_test
+async def test_missing_upstream_id_and_model_are_filled_in() -> None:
+    model_response = ModelResponse(play_steps(["a"]), streamed=True)
+    response = (await make_envelope(make_inference(response=model_response)))["response"]
     assert (response["id"], response["model"]) == ("msg_r", "upstream")
 
 
-@asynchronous
-async def test_the_request_is_shown_as_it_was_asked_and_what_was_sent_where_that_differs() -> None:
-    inference = answered("a", parameters=Parameters(max_tokens=5000, temperature=0.7))
-    sent = replace(inference, parameters=Parameters(max_tokens=4096, temperature=None))
-    whole = await envelope(sent)
-    assert whole["request"]["max_tokens"] == 5000
-    assert whole["request"]["temperature"] == 0.7
-    assert whole["metadata"]["sent"] == {"max_tokens": 4096, "temperature": None}
-    assert "sent" not in (await envelope(answered("a")))["metadata"]
+@async_test
+async def test_envelope_has_the_original_request_and_the_changed_fields() -> None:
+    inference = make_answered_inference("a", parameters=Parameters(max_tokens=5000, temperature=0.7))
+    changed = replace(inference, parameters=Parameters(max_tokens=4096, temperature=None))
+    envelope = await make_envelope(changed)
+    assert envelope["request"]["max_tokens"] == 5000
+    assert envelope["request"]["temperature"] == 0.7
+    assert envelope["metadata"]["sent"] == {"max_tokens": 4096, "temperature": None}
+    assert "sent" not in (await make_envelope(make_answered_inference("a")))["metadata"]
 
 
-@asynchronous
-async def test_the_metadata_say_who_answered_and_how_long_it_took() -> None:
-    inference = answered("a")
-    received = time.monotonic() - 1.0
-    request = replace(inference.request, received=received)
-    call = Call(inference.call.reply, began=received + 0.2, first_chunk=received + 0.5)
-    metadata = (await envelope(replace(inference, request=request, called=call)))["metadata"]
-    assert (metadata["request_id"], metadata["model"], metadata["provider"]) == ("r", "m", "counted")
+@async_test
+async def test_metadata_has_model_provider_and_durations() -> None:
+    inference = make_answered_inference("a")
+    received_at = time.monotonic() - 1.0
+    request = replace(inference.request, received_at=received_at)
+    call = UpstreamCall(inference.call.response, started_at=received_at + 0.2, first_chunk_at=received_at + 0.5)
+    metadata = (await make_envelope(replace(inference, request=request, started_call=call)))["metadata"]
+    assert (metadata["request_id"], metadata["model"], metadata["provider"]) == ("r", "m", "fake")
     assert metadata["time_to_first_token_ms"] == pytest.approx(500, abs=0.01)
     assert 1000 <= metadata["duration_ms"] < 2000
     assert 200 <= metadata["overhead_ms"] < 250
 
 
-@asynchronous
-async def test_an_answer_that_came_whole_has_no_time_to_first_token() -> None:
-    reply = Reply(play(["a"]), streamed=False)
-    assert (await envelope(asked(called=reply)))["metadata"]["time_to_first_token_ms"] is None
+@async_test
+async def test_unstreamed_answer_has_no_time_to_first_token() -> None:
+    response = ModelResponse(play_steps(["a"]), streamed=False)
+    metadata = (await make_envelope(make_inference(response=response)))["metadata"]
+    assert metadata["time_to_first_token_ms"] is None
 
 
-@asynchronous
-async def test_a_fallback_says_from_which_model() -> None:
-    inference = replace(answered("a"), asked="first")
-    (_, result) = await told(inference)
+@async_test
+async def test_fallback_result_names_the_requested_model() -> None:
+    inference = replace(make_answered_inference("a"), requested_model="first")
+    (_, result) = await collect_events(inference)
     assert isinstance(result, Result)
     assert result.model == "first"
     assert (result.envelope["metadata"]["model"], result.envelope["metadata"]["fallback_from"]) == ("m", "first")
-    assert "fallback_from" not in (await envelope(answered("a")))["metadata"]
+    assert "fallback_from" not in (await make_envelope(make_answered_inference("a")))["metadata"]
 
 
-@asynchronous
-async def test_the_time_carries_an_offset() -> None:
-    assert datetime.fromisoformat((await envelope(answered("a")))["time"]).utcoffset() == timedelta(0)
+@async_test
+async def test_time_has_a_utc_offset() -> None:
+    envelope = await make_envelope(make_answered_inference("a"))
+    assert datetime.fromisoformat(envelope["time"]).utcoffset() == timedelta(0)
 
 
-@asynchronous
-async def test_an_error_in_the_middle_is_told_in_place_of_the_result() -> None:
+@async_test
+async def test_error_after_first_chunk_becomes_a_failure_event() -> None:
     error = ModelError("cut")
-    chunk, failure = await told(answered("a", error))
+    chunk, failure = await collect_events(make_answered_inference("a", error))
     assert chunk == "a"
     assert isinstance(failure, Failure)
     assert (failure.model, failure.error.code, failure.error.message) == ("m", error.code, "cut")
     assert failure.error.__traceback__ is None
 
 
-@asynchronous
-async def test_a_bug_in_the_middle_comes_out_as_it_is() -> None:
+@async_test
+async def test_unexpected_exception_after_first_chunk_is_raised_unchanged() -> None:
     with pytest.raises(ZeroDivisionError):
-        await told(answered("a", ZeroDivisionError()))
+        await collect_events(make_answered_inference("a", ZeroDivisionError()))
 
 
-@asynchronous
-async def test_its_close_closes_the_reply_also_when_nothing_was_read() -> None:
-    ledger = Ledger()
-    await (await normalized(asked(called=ledger.reply("a")))).aclose()
-    assert ledger.closed == [1]
+@async_test
+async def test_close_before_first_event_closes_the_response() -> None:
+    close_counter = CloseCounter()
+    await (await normalize(make_inference(response=close_counter.make_response("a")))).aclose()
+    assert close_counter.counts == [1]

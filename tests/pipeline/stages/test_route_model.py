@@ -1,4 +1,4 @@
-"""route_model: a name becomes a preset, and the parameters those that the model takes."""
+"""route_model: the target is the preset of the requested model, and the parameters fit that model."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InvalidRequest, Unavailable, UnknownModel
-from pipeline.messages import Events, Inference, Parameters
+from pipeline.messages import EventStream, Inference, Parameters
 from pipeline.stage import Context
 from pipeline.stages.route_model import create
-from tests.aio import asynchronous
-from tests.pipeline.making import Counted, asked, play
+from tests.async_tests import async_test
+from tests.pipeline.factories import FakeProvider, make_inference, play_steps
 
 
-async def routed(inference: Inference) -> Inference:
-    """What the stage hands on."""
-    got: list[Inference] = []
+async def route(inference: Inference) -> Inference:
+    """The inference with which the stage proceeds."""
+    inferences: list[Inference] = []
 
-    async def following(inference: Inference) -> Events:
-        got.append(inference)
-        return Events(play([]))
+    async def proceed(inference: Inference) -> EventStream:
+        inferences.append(inference)
+        return EventStream(play_steps([]))
 
-    await create({}, Context({"counted": Counted()}))(replace(inference, routed=None), following)
-    return got[0]
-
-
-@asynchronous
-async def test_the_route_is_the_preset_of_that_name() -> None:
-    inference = asked(model="m-1")
-    route = (await routed(inference)).route
-    assert (route.model, route.preset) == ("m", inference.models["m"])
+    await create({}, Context({"fake": FakeProvider()}))(replace(inference, selected_target=None), proceed)
+    return inferences[0]
 
 
-@asynchronous
-async def test_an_unknown_model_is_refused() -> None:
+@async_test
+async def test_target_is_the_preset_of_the_requested_model() -> None:
+    inference = make_inference(model="m-1")
+    target = (await route(inference)).target
+    assert (target.model, target.preset) == ("m", inference.models["m"])
+
+
+@async_test
+async def test_unknown_model_is_rejected() -> None:
     with pytest.raises(UnknownModel, match="'other'"):
-        await routed(replace(asked(), model="other"))
+        await route(replace(make_inference(), model="other"))
 
 
-@asynchronous
-async def test_a_model_whose_provider_is_missing_is_unavailable() -> None:
+@async_test
+async def test_model_of_a_missing_provider_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="needs the provider 'bedrock', which is not installed here"):
-        await routed(asked(provider="bedrock"))
+        await route(make_inference(provider="bedrock"))
 
 
 @pytest.mark.parametrize(
-    ("given", "keys", "sent"),
+    ("parameters", "keys", "expected"),
     [
         (Parameters(max_tokens=50), {}, Parameters(max_tokens=50)),
         (Parameters(max_tokens=50), {"limits": {"max_tokens": 9}}, Parameters(max_tokens=9)),
@@ -56,18 +56,20 @@ async def test_a_model_whose_provider_is_missing_is_unavailable() -> None:
         (Parameters(temperature=1.0), {"limits": {"temperature": 1}}, Parameters(temperature=1.0)),
     ],
 )
-@asynchronous
-async def test_parameters_become_what_the_model_takes(
-    given: Parameters, keys: dict[str, Any], sent: Parameters
+@async_test
+async def test_parameters_are_adapted_to_the_preset(
+    parameters: Parameters, keys: dict[str, Any], expected: Parameters
 ) -> None:
-    got = await routed(asked(parameters=given, **keys))
-    assert got.parameters == sent
-    assert got.request.parameters == given
+    inference = await route(make_inference(parameters=parameters, **keys))
+    assert inference.parameters == expected
+    assert inference.request.parameters == parameters
 
 
-@asynchronous
-async def test_a_temperature_above_the_models_own_maximum_is_refused() -> None:
+@async_test
+async def test_temperature_above_the_maximum_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match=r"temperature: the model 'm' takes at most 1, not 1\.5"):
-        await routed(asked(parameters=Parameters(temperature=1.5), limits={"temperature": 1}))
+        await route(make_inference(parameters=Parameters(temperature=1.5), limits={"temperature": 1}))
     with pytest.raises(InvalidRequest, match="temperature"):
-        await routed(asked(parameters=Parameters(temperature=1.5), limits={"temperature": 1}, refuses=["temperature"]))
+        await route(
+            make_inference(parameters=Parameters(temperature=1.5), limits={"temperature": 1}, refuses=["temperature"])
+        )

@@ -1,4 +1,4 @@
-"""A worker for tests: it answers with what it was told, how it was started, or never."""
+"""A helper process for tests: it echoes a value, describes itself, exits, or hangs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from pipeline.workers.child import serve
 
-MEMORY = 512 * 1024 * 1024
+MEMORY_LIMIT = 512 * 1024 * 1024
 
 
-def answer(message: dict[str, Any]) -> dict[str, Any]:
+def handle(message: dict[str, Any]) -> dict[str, Any]:
     match message["do"]:
         case "hang":
             signal.pause()
         case "exit":
             sys.exit(3)
-        case "take":
-            return {"taken": len(bytearray(message["bytes"]))}
+        case "allocate":
+            return {"allocated": len(bytearray(message["bytes"]))}
         case "print":
             print("to standard output")
         case "describe":
@@ -38,4 +38,4 @@ def _describe() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(answer, MEMORY)
+    serve(handle, MEMORY_LIMIT)

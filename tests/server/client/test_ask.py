@@ -1,4 +1,4 @@
-"""`forgeline ask`, with pipes: what a script sees."""
+"""`forgeline ask` with pipes, as scripts use it, and the exit codes of all commands."""
 
 from __future__ import annotations
 
@@ -10,93 +10,109 @@ from pathlib import Path
 
 import pytest
 
-from tests.aio import unhurried
-from tests.pipeline.drawn import plain
-from tests.processes import running
-from tests.server.client.cable import Cable
-from tests.server.client.commands import COMMAND, ended, environment, started, typed
-from tests.serving import asks, says, serving, until
-from tests.upstream import Upstream, stream_of
+from tests.async_tests import slow_async_test
+from tests.pipeline.media.make_pictures import plain_picture
+from tests.processes import running_process
+from tests.running_server import running_server, scripted_model, spin_until, upstream_model
+from tests.server.client.cuttable_proxy import CuttableProxy
+from tests.server.client.run_cli import COMMAND, cli_environment, run_cli, start_cli, wait_for_exit
+from tests.upstream import Upstream, stream_response
 
 
-@unhurried
-async def test_the_answer_and_nothing_else_goes_to_standard_output(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
-        answer = await typed(server.url, "ask", "What is 2+2?", "-m", "m")
-    assert (answer.code, answer.out, answer.err) == (0, "What is 2+2?\n", "")
+@slow_async_test
+async def test_ask_writes_only_answer_to_stdout(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
+        result = await run_cli(server.url, "ask", "What is 2+2?", "-m", "m")
+    assert (result.code, result.out, result.err) == (0, "What is 2+2?\n", "")
 
 
-@unhurried
-async def test_a_prompt_comes_from_standard_input_where_it_is_a_dash(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
-        answer = await typed(server.url, "ask", "-", given="two\nlines, é\n".encode(), environ={"FORGELINE_MODEL": "m"})
-    assert (answer.code, answer.out) == (0, "two\nlines, é\n")
+@slow_async_test
+async def test_ask_dash_reads_prompt_from_stdin(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
+        result = await run_cli(
+            server.url, "ask", "-", stdin="two\nlines, é\n".encode(), environ={"FORGELINE_MODEL": "m"}
+        )
+    assert (result.code, result.out) == (0, "two\nlines, é\n")
 
 
-@unhurried
-async def test_every_option_reaches_the_model(tmp_path: Path) -> None:
+@slow_async_test
+async def test_ask_sends_every_option_to_model(tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
-    picture.write_bytes(plain(8, 8).data)
+    picture.write_bytes(plain_picture(8, 8).data)
     options = ["--system", "Be brief.", "--max-tokens", "7", "--temperature", "0.5", "--top-p", "0.9", "--stop", "X"]
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
-        answer = await typed(server.url, "ask", "hi", "-m", "m", "--frame", str(picture), "-i", str(picture), *options)
-    assert answer.code == 0
-    body = up.requests[0].body
+    async with (
+        Upstream() as upstream,
+        running_server(tmp_path, models={"m": upstream_model(upstream.base_url)}) as server,
+    ):
+        result = await run_cli(
+            server.url, "ask", "hi", "-m", "m", "--frame", str(picture), "-i", str(picture), *options
+        )
+    assert result.code == 0
+    body = upstream.requests[0].body
     system, user = body["messages"]
     assert (system["role"], system["content"]) == ("system", "Be brief.")
     assert [part["type"] for part in user["content"]].count("image_url") == 2
     assert (body["max_tokens"], body["temperature"], body["top_p"], body["stop"]) == (7, 0.5, 0.9, ["X"])
 
 
-@unhurried
-async def test_every_chunk_is_in_the_pipe_before_the_next_one_is_made(tmp_path: Path) -> None:
+@slow_async_test
+async def test_ask_flushes_each_chunk_to_pipe(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
-        up.answer = stream_of(["Hello", gate, " world"])
-        async with started(server.url, "ask", "hi", "-m", "m") as command:
+    async with (
+        Upstream() as upstream,
+        running_server(tmp_path, models={"m": upstream_model(upstream.base_url)}) as server,
+    ):
+        upstream.response = stream_response(["Hello", gate, " world"])
+        async with start_cli(server.url, "ask", "hi", "-m", "m") as command:
             assert command.stdout is not None
             assert await command.stdout.read(100) == b"Hello"
             gate.set()
             assert await command.stdout.read() == b" world\n"
 
 
-@unhurried
-async def test_several_models_are_labelled_and_one_that_fails_is_exit_1(tmp_path: Path) -> None:
-    models = {"one": says("say:a\nb"), "three": says("say:c"), "broken": says("say:d; fail:model_error")}
-    async with serving(tmp_path, models=models) as server:
-        answer = await typed(server.url, "ask", "hi", "-m", "one", "-m", "three", "-m", "broken")
-    assert answer.code == 1
-    assert sorted(answer.out.splitlines()) == ["broken | d", "one    | a", "one    | b", "three  | c"]
-    assert answer.err == "forgeline: broken: The script says so: model_error.\n"
+@slow_async_test
+async def test_ask_several_models_labels_lines_and_exits_1_if_one_fails(tmp_path: Path) -> None:
+    models = {
+        "one": scripted_model("say:a\nb"),
+        "three": scripted_model("say:c"),
+        "broken": scripted_model("say:d; fail:model_error"),
+    }
+    async with running_server(tmp_path, models=models) as server:
+        result = await run_cli(server.url, "ask", "hi", "-m", "one", "-m", "three", "-m", "broken")
+    assert result.code == 1
+    assert sorted(result.out.splitlines()) == ["broken | d", "one    | a", "one    | b", "three  | c"]
+    assert result.err == "forgeline: broken: The script says so: model_error.\n"
 
 
-@unhurried
-async def test_json_is_every_event_on_a_line_of_its_own(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("say:a b")}) as server:
-        answer = await typed(server.url, "ask", "hi", "-m", "m", "--json")
-    events = [json.loads(line) for line in answer.out.splitlines()]
+@slow_async_test
+async def test_ask_json_prints_one_event_per_line(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("say:a b")}) as server:
+        result = await run_cli(server.url, "ask", "hi", "-m", "m", "--json")
+    events = [json.loads(line) for line in result.out.splitlines()]
     assert [event["type"] for event in events] == ["start", "chunk", "chunk", "result", "complete"]
     assert [event["seq"] for event in events] == [0, 1, 2, 3, 4]
 
 
-@unhurried
-async def test_what_the_server_refuses_is_exit_1_and_its_sentence(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
-        answer = await typed(server.url, "ask", "hi", "-m", "nobody")
-        as_json = await typed(server.url, "ask", "hi", "-m", "nobody", "--json")
-    assert (answer.code, answer.out) == (1, "")
-    assert answer.err.startswith("forgeline: No preset defines a model 'nobody'")
+@slow_async_test
+async def test_ask_api_error_exits_1_with_server_message(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
+        result = await run_cli(server.url, "ask", "hi", "-m", "nobody")
+        as_json = await run_cli(server.url, "ask", "hi", "-m", "nobody", "--json")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("forgeline: No preset defines a model 'nobody'")
     assert (as_json.code, json.loads(as_json.out)["code"]) == (1, "unknown_model")
 
 
-@unhurried
-async def test_a_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
+@slow_async_test
+async def test_api_key_is_read_from_environment_or_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("k\n")
-    async with serving(tmp_path, models={"m": says("echo")}, environ={"FORGELINE_API_KEYS": "k"}) as server:
+    async with running_server(
+        tmp_path, models={"m": scripted_model("echo")}, environ={"FORGELINE_API_KEYS": "k"}
+    ) as server:
         ask = ["ask", "hi", "-m", "m"]
-        by_variable = await typed(server.url, *ask, environ={"FORGELINE_API_KEY": "k"})
-        by_file = await typed(server.url, *ask, "--key-file", str(tmp_path / "key"))
-        without = await typed(server.url, *ask)
+        by_variable = await run_cli(server.url, *ask, environ={"FORGELINE_API_KEY": "k"})
+        by_file = await run_cli(server.url, *ask, "--key-file", str(tmp_path / "key"))
+        without = await run_cli(server.url, *ask)
     assert (by_variable.code, by_file.code, without.code) == (0, 0, 1)
     assert "key" in without.err
 
@@ -113,71 +129,74 @@ async def test_a_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> Non
         (["dance"], ["dance"]),
     ],
 )
-@unhurried
-async def test_what_cannot_be_done_is_exit_2_and_says_why(arguments: list[str], words: list[str]) -> None:
-    answer = await typed(None, *arguments)
-    assert (answer.code, answer.out) == (2, "")
-    assert all(word in answer.err for word in words), answer.err
-    assert "Traceback" not in answer.err
+@slow_async_test
+async def test_usage_error_exits_2_with_reason(arguments: list[str], words: list[str]) -> None:
+    result = await run_cli(None, *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert all(word in result.err for word in words), result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("arguments", [["ask", "hi", "-m", "m"], ["models"], ["deploy", "small"], ["logs", "-f", "x"]])
-@unhurried
-async def test_a_server_that_is_not_there_is_exit_3_and_a_sentence(arguments: list[str]) -> None:
-    answer = await typed("http://127.0.0.1:1", *arguments)
-    assert (answer.code, answer.out) == (3, "")
-    assert answer.err == (
+@slow_async_test
+async def test_unreachable_server_exits_3_with_hint(arguments: list[str]) -> None:
+    result = await run_cli("http://127.0.0.1:1", *arguments)
+    assert (result.code, result.out) == (3, "")
+    assert result.err == (
         "forgeline: No server answers at http://127.0.0.1:1 (Connection refused)."
         " `forgeline serve` starts one; --server names another.\n"
     )
 
 
-@unhurried
-async def test_something_else_that_answers_is_told_apart() -> None:
+@slow_async_test
+async def test_server_that_speaks_no_http_exits_3_with_reason() -> None:
     async def chatter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.9\r\n")
         writer.close()
 
     async with await asyncio.start_server(chatter, "127.0.0.1", 0) as other:
-        answer = await typed(f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}", "models")
-    assert (answer.code, "does not speak HTTP" in answer.err) == (3, True)
+        result = await run_cli(f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}", "models")
+    assert (result.code, "does not speak HTTP" in result.err) == (3, True)
 
 
-# --- leaving in the middle -------------------------------------------------------------------------
+# --- interruption -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@unhurried
-async def test_a_signal_stops_the_stream_on_the_server(tmp_path: Path, number: int, code: int) -> None:
-    async with serving(tmp_path, models={"m": says("say:Hello; hang")}) as server:
-        async with started(server.url, "ask", "hi", "-m", "m") as command:
+@slow_async_test
+async def test_ask_signal_stops_stream_on_server(tmp_path: Path, number: int, code: int) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("say:Hello; hang")}) as server:
+        async with start_cli(server.url, "ask", "hi", "-m", "m") as command:
             assert command.stdout is not None
             assert await command.stdout.read(100) == b"Hello"
             command.send_signal(number)
-            left = await ended(command)
-        await server.ended()
-        assert (left.code, left.err, server.scripted.cancelled) == (code, "", 1)
+            result = await wait_for_exit(command)
+        await server.wait_until_idle()
+        assert (result.code, result.err, server.scripted.cancelled) == (code, "", 1)
 
 
-@unhurried
-async def test_a_reader_that_leaves_the_pipe_stops_it_too(tmp_path: Path) -> None:
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
+@slow_async_test
+async def test_ask_broken_pipe_stops_stream_on_server(tmp_path: Path) -> None:
+    async with (
+        Upstream() as upstream,
+        running_server(tmp_path, models={"m": upstream_model(upstream.base_url)}) as server,
+    ):
         gate, never = asyncio.Event(), asyncio.Event()
-        up.answer = stream_of(["Hello", gate, " world", never])
-        reading, writing = os.pipe()
-        async with started(server.url, "ask", "hi", "-m", "m", stdout=writing) as command:
-            os.close(writing)
-            assert await asyncio.to_thread(os.read, reading, 100) == b"Hello"
-            os.close(reading)
+        upstream.response = stream_response(["Hello", gate, " world", never])
+        read_end, write_end = os.pipe()
+        async with start_cli(server.url, "ask", "hi", "-m", "m", stdout=write_end) as command:
+            os.close(write_end)
+            assert await asyncio.to_thread(os.read, read_end, 100) == b"Hello"
+            os.close(read_end)
             gate.set()
-            left = await ended(command)
-        await server.ended()
-    assert (left.code, left.err, up.cancelled) == (141, "", 1)
+            result = await wait_for_exit(command)
+        await server.wait_until_idle()
+    assert (result.code, result.err, upstream.cancelled) == (141, "", 1)
 
 
-@unhurried
-async def test_closed_streams_and_no_terminal_at_all_are_no_error(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
+@slow_async_test
+async def test_ask_with_closed_standard_streams_exits_0(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
         command = 'exec "$@" <&- >&- 2>&-'
         child = await asyncio.create_subprocess_exec(
             "sh",
@@ -189,71 +208,74 @@ async def test_closed_streams_and_no_terminal_at_all_are_no_error(tmp_path: Path
             "hi",
             "-m",
             "m",
-            env=environment(server.url),
+            env=cli_environment(server.url),
             start_new_session=True,
         )
         assert await child.wait() == 0
         assert server.scripted.calls == 1
 
 
-# --- a connection that is lost ---------------------------------------------------------------------
+# --- reconnecting ---------------------------------------------------------------------
 
 
-@unhurried
-async def test_a_lost_connection_is_resumed_where_it_was(tmp_path: Path) -> None:
+@slow_async_test
+async def test_ask_reconnect_resumes_stream_without_second_request(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with (
-        Upstream() as up,
-        serving(tmp_path, models={"m": asks(up.base_url)}) as server,
-        Cable(server.url) as cable,
+        Upstream() as upstream,
+        running_server(tmp_path, models={"m": upstream_model(upstream.base_url)}) as server,
+        CuttableProxy(server.url) as proxy,
     ):
-        up.answer = stream_of(["Hello", gate, " world"])
-        async with started(cable.url, "ask", "hi", "-m", "m") as command:
+        upstream.response = stream_response(["Hello", gate, " world"])
+        async with start_cli(proxy.url, "ask", "hi", "-m", "m") as command:
             assert command.stdout is not None
             assert await command.stdout.read(100) == b"Hello"
-            cable.unplugged = True
-            cable.cut()
+            proxy.is_rejecting = True
+            proxy.drop_connections()
             gate.set()
-            await until(lambda: cable.connected >= 3)  # it tries
-            cable.unplugged = False
-            answer = await ended(command)
-    assert (answer.code, answer.out) == (0, " world\n")
-    assert answer.err.splitlines() == [
+            await spin_until(lambda: proxy.connection_count >= 3)  # it tries
+            proxy.is_rejecting = False
+            result = await wait_for_exit(command)
+    assert (result.code, result.out) == (0, " world\n")
+    assert result.err.splitlines() == [
         "forgeline: The connection was lost; reconnecting …",
         "forgeline: The server is back; going on where it stopped.",
     ]
-    assert len(up.requests) == 1
+    assert len(upstream.requests) == 1
 
 
-@unhurried
-async def test_a_server_that_stays_away_is_exit_3(tmp_path: Path) -> None:
+@slow_async_test
+async def test_ask_reconnect_timeout_exits_3(tmp_path: Path) -> None:
     async with (
-        serving(tmp_path, models={"m": says("say:Hello; hang")}) as server,
-        Cable(server.url) as cable,
-        started(cable.url, "ask", "hi", "-m", "m", "--reconnect", "0.2") as command,
+        running_server(tmp_path, models={"m": scripted_model("say:Hello; hang")}) as server,
+        CuttableProxy(server.url) as proxy,
+        start_cli(proxy.url, "ask", "hi", "-m", "m", "--reconnect", "0.2") as command,
     ):
         assert command.stdout is not None
         assert await command.stdout.read(100) == b"Hello"
-        cable.unplugged = True
-        cable.cut()
-        answer = await ended(command)
-    assert (answer.code, answer.out) == (3, "\n")
-    assert answer.err.splitlines()[-1].startswith("forgeline: The connection to http://127.0.0.1:")
+        proxy.is_rejecting = True
+        proxy.drop_connections()
+        result = await wait_for_exit(command)
+    assert (result.code, result.out) == (3, "\n")
+    assert result.err.splitlines()[-1].startswith("forgeline: The connection to http://127.0.0.1:")
 
 
-@unhurried
-async def test_a_server_that_was_killed_and_restarted_has_lost_the_answer_and_the_client_says_so(
+@slow_async_test
+async def test_ask_server_restart_reports_lost_answer_and_exits_1(
     tmp_path: Path,
 ) -> None:
-    models = {"m": says("say:Hello; hang")}
-    async with running(tmp_path, models=models) as first, started(first.url, "ask", "hi", "-m", "m") as command:
+    models = {"m": scripted_model("say:Hello; hang")}
+    async with (
+        running_process(tmp_path, models=models) as server,
+        start_cli(server.url, "ask", "hi", "-m", "m") as command,
+    ):
         assert command.stdout is not None
         assert await command.stdout.read(100) == b"Hello"
-        first.child.kill()
-        await first.child.wait()
-        async with running(tmp_path, "--port", first.url.rpartition(":")[2], models=models):
-            answer = await ended(command)
-    assert (answer.code, answer.out) == (1, "\n")
-    assert answer.err.splitlines()[-1].startswith(
+        server.child.kill()
+        await server.child.wait()
+        async with running_process(tmp_path, "--port", server.url.rpartition(":")[2], models=models):
+            result = await wait_for_exit(command)
+    assert (result.code, result.out) == (1, "\n")
+    assert result.err.splitlines()[-1].startswith(
         "forgeline: The rest of the answer is lost; was the server restarted?"
     )

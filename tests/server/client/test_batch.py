@@ -1,4 +1,4 @@
-"""`forgeline batch`: every line answered once, and what the records say."""
+"""`forgeline batch`: one record per line, retries, resuming and errors."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import Any
 
 import pytest
 
-from tests.aio import comes_true, unhurried
-from tests.pipeline.drawn import plain
-from tests.processes import Ended, running
-from tests.server.client.commands import ended, started, terminal, typed
-from tests.serving import Server, asks, says, serving
-from tests.upstream import Upstream, refusal, stream_of
+from tests.async_tests import slow_async_test, wait_until
+from tests.pipeline.media.make_pictures import plain_picture
+from tests.processes import ProcessResult, running_process
+from tests.running_server import RunningServer, running_server, scripted_model, upstream_model
+from tests.server.client.run_cli import open_terminal, run_cli, start_cli, wait_for_exit
+from tests.upstream import Upstream, error_response, stream_response
 
 
-class Batch:
-    """The files of one batch, in a folder."""
+class BatchFixture:
+    """The input and output files of one batch."""
 
     def __init__(self, folder: Path, lines: Sequence[Any] = ()) -> None:
         self.source, self.target = folder / "in.jsonl", folder / "out.jsonl"
-        self.write(lines)
+        self.write_lines(lines)
 
-    def write(self, lines: Sequence[Any]) -> None:
+    def write_lines(self, lines: Sequence[Any]) -> None:
         texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
         self.source.write_text("".join(f"{text}\n" for text in texts))
 
     def command(self, *options: str) -> list[str]:
         return ["batch", str(self.source), str(self.target), *options]
 
-    async def run(self, server: Server, *options: str) -> Ended:
-        return await typed(server.url, *self.command(*options))
+    async def run(self, server: RunningServer, *options: str) -> ProcessResult:
+        return await run_cli(server.url, *self.command(*options))
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """By line."""
+        """Ordered by line."""
         records = [json.loads(line) for line in self.target.read_text().splitlines()]
         return sorted(records, key=lambda record: record["line"])
 
@@ -48,18 +48,20 @@ class Batch:
         return [record["response"]["content"][0]["text"] for record in self.records]
 
 
-def numbered(count: int) -> list[dict[str, Any]]:
+def numbered_lines(count: int) -> list[dict[str, Any]]:
     return [{"id": f"q{number}", "text": f"question {number}"} for number in range(1, count + 1)]
 
 
-@unhurried
-async def test_every_line_has_its_record(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [*numbered(20), "", {"text": "a picture", "frames": [plain(8, 8).as_base64()]}])
-    async with serving(tmp_path, models={"m": says("echo; usage:1,2")}) as server:
-        done = await batch.run(server, "--model", "m")
+@slow_async_test
+async def test_batch_writes_one_record_per_line(tmp_path: Path) -> None:
+    batch = BatchFixture(
+        tmp_path, [*numbered_lines(20), "", {"text": "a picture", "frames": [plain_picture(8, 8).as_base64()]}]
+    )
+    async with running_server(tmp_path, models={"m": scripted_model("echo; usage:1,2")}) as server:
+        result = await batch.run(server, "--model", "m")
         assert server.scripted.calls == 21
-    assert (done.code, done.out) == (0, "")
-    assert done.err == "forgeline: 21 lines: 21 answered, 0 failed\n"
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "forgeline: 21 lines: 21 answered, 0 failed\n"
     assert [record["line"] for record in batch.records] == [*range(1, 21), 22]
     assert batch.texts == [*(f"question {number}" for number in range(1, 21)), "a picture"]
     assert batch.records[0]["id"] == "q1"
@@ -67,12 +69,14 @@ async def test_every_line_has_its_record(tmp_path: Path) -> None:
     assert batch.records[0]["metadata"]["request_id"]
 
 
-@unhurried
-async def test_lines_may_name_their_models_and_an_option_goes_before_them(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [{"text": "hi", "model": "a"}, {"text": "hi", "model": "b"}, {"text": "hi"}])
-    async with serving(tmp_path, models={"a": says("say:from a"), "b": says("say:from b")}) as server:
-        done = await batch.run(server)
-        assert done.code == 1
+@slow_async_test
+async def test_batch_model_option_overrides_model_of_line(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, [{"text": "hi", "model": "a"}, {"text": "hi", "model": "b"}, {"text": "hi"}])
+    async with running_server(
+        tmp_path, models={"a": scripted_model("say:from a"), "b": scripted_model("say:from b")}
+    ) as server:
+        result = await batch.run(server)
+        assert result.code == 1
         assert [record.get("model") for record in batch.records] == ["a", "b", None]
         assert "--model" in batch.records[2]["error"]
         batch.target.unlink()
@@ -80,78 +84,92 @@ async def test_lines_may_name_their_models_and_an_option_goes_before_them(tmp_pa
     assert batch.texts == ["from b"] * 3
 
 
-@unhurried
-async def test_lines_that_fail_are_recorded_with_error_and_code_and_the_others_go_on(tmp_path: Path) -> None:
-    wrong = ["[]", '{"text": ', '{"text": "\xff"}', {"text": "x", "nope": 1}, {"text": "x", "model": "nobody", "id": 7}]
-    batch = Batch(tmp_path, [*wrong, {"text": "good", "model": "m"}])
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
-        done = await batch.run(server)
-    assert (done.code, done.err.split(";")[0]) == (1, "forgeline: 6 lines: 1 answered, 5 failed")
+@slow_async_test
+async def test_batch_failed_lines_are_recorded_with_code_and_others_continue(tmp_path: Path) -> None:
+    invalid = [
+        "[]",
+        '{"text": ',
+        '{"text": "\xff"}',
+        {"text": "x", "nope": 1},
+        {"text": "x", "model": "nobody", "id": 7},
+    ]
+    batch = BatchFixture(tmp_path, [*invalid, {"text": "good", "model": "m"}])
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
+        result = await batch.run(server)
+    assert (result.code, result.err.split(";")[0]) == (1, "forgeline: 6 lines: 1 answered, 5 failed")
     codes = [record.get("code") for record in batch.records]
     assert codes == ["invalid_line", "invalid_line", "invalid_line", "invalid_line", "unknown_model", None]
     assert batch.records[4]["id"] == 7
     assert all(record["error"] for record in batch.records[:5])
 
 
-@unhurried
-async def test_no_more_requests_are_under_way_than_asked_for(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(20))
+@slow_async_test
+async def test_batch_concurrency_limits_requests_in_flight(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(20))
     gate = asyncio.Event()
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
-        up.answer = stream_of([gate, "yes"])
-        async with started(server.url, *batch.command("-m", "m", "-c", "3")) as command:
-            await up.asked(3)
+    async with (
+        Upstream() as upstream,
+        running_server(tmp_path, models={"m": upstream_model(upstream.base_url)}) as server,
+    ):
+        upstream.response = stream_response([gate, "yes"])
+        async with start_cli(server.url, *batch.command("-m", "m", "-c", "3")) as command:
+            await upstream.wait_for_requests(3)
             gate.set()
-            assert (await ended(command)).code == 0
-    assert (len(up.requests), up.most) == (20, 3)
+            assert (await wait_for_exit(command)).code == 0
+    assert (len(upstream.requests), upstream.max_in_flight) == (20, 3)
 
 
-@unhurried
-async def test_a_throttled_line_comes_again_not_before_it_was_asked_to(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(1))
+@slow_async_test
+async def test_batch_rate_limited_line_waits_for_retry_after(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(1))
     loop = asyncio.get_running_loop()
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
-        up.answer = refusal(429, "slow down", headers={"Retry-After": "1"})
-        async with started(server.url, *batch.command("-m", "m")) as command:
-            await up.asked(1)
-            await up.idle()
+    async with (
+        Upstream() as upstream,
+        running_server(tmp_path, models={"m": upstream_model(upstream.base_url)}) as server,
+    ):
+        upstream.response = error_response(429, "slow down", headers={"Retry-After": "1"})
+        async with start_cli(server.url, *batch.command("-m", "m")) as command:
+            await upstream.wait_for_requests(1)
+            await upstream.wait_until_idle()
             refused_at = loop.time()
-            up.answer = stream_of(["yes"])
-            await up.asked(2)
+            upstream.response = stream_response(["yes"])
+            await upstream.wait_for_requests(2)
             waited = loop.time() - refused_at
-            assert (await ended(command)).code == 0
+            assert (await wait_for_exit(command)).code == 0
     assert 0.9 < waited < 3
     assert batch.texts == ["yes"]
 
 
-@unhurried
-async def test_retries_have_an_end_and_what_cannot_pass_is_not_tried_again(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [{"text": "x", "model": "failing"}, {"text": "x", "model": "refusing"}])
-    models = {"failing": says("fail:model_error"), "refusing": says("fail:invalid_request")}
-    async with serving(tmp_path, models=models) as server:
+@slow_async_test
+async def test_batch_retries_are_limited_and_permanent_errors_not_retried(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, [{"text": "x", "model": "failing"}, {"text": "x", "model": "refusing"}])
+    models = {"failing": scripted_model("fail:model_error"), "refusing": scripted_model("fail:invalid_request")}
+    async with running_server(tmp_path, models=models) as server:
         assert (await batch.run(server, "--retries", "1")).code == 1
         assert server.scripted.calls == 3
     assert [record["code"] for record in batch.records] == ["model_error", "invalid_request"]
 
 
-@unhurried
-async def test_a_line_that_stalls_is_given_up_in_time(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [{"text": "x", "model": "stalled"}, {"text": "x", "model": "m"}])
-    async with serving(tmp_path, models={"stalled": says("hang"), "m": says("echo")}) as server:
+@slow_async_test
+async def test_batch_timeout_fails_stalled_line(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, [{"text": "x", "model": "stalled"}, {"text": "x", "model": "m"}])
+    async with running_server(
+        tmp_path, models={"stalled": scripted_model("hang"), "m": scripted_model("echo")}
+    ) as server:
         assert (await batch.run(server, "--timeout", "0.2", "--retries", "0")).code == 1
-        await server.ended()
+        await server.wait_until_idle()
         assert server.scripted.cancelled == 1
     assert batch.records[0]["code"] == "timed_out"
 
 
-@unhurried
-async def test_failed_lines_are_tried_again_only_where_that_is_asked_for(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [{"text": "x", "model": "m"}, {"text": "x", "model": "late"}])
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
+@slow_async_test
+async def test_batch_retry_failed_option_retries_failed_lines_only(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, [{"text": "x", "model": "m"}, {"text": "x", "model": "late"}])
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
         assert (await batch.run(server)).code == 1
-    async with serving(tmp_path, models={"m": says("echo"), "late": says("echo")}) as server:
-        again = await batch.run(server)
-        assert (again.code, server.scripted.calls) == (1, 0)
+    async with running_server(tmp_path, models={"m": scripted_model("echo"), "late": scripted_model("echo")}) as server:
+        second_run = await batch.run(server)
+        assert (second_run.code, server.scripted.calls) == (1, 0)
         retried = await batch.run(server, "--retry-failed")
         assert (retried.code, server.scripted.calls) == (0, 1)
     assert batch.texts == ["x", "x"]
@@ -159,131 +177,136 @@ async def test_failed_lines_are_tried_again_only_where_that_is_asked_for(tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@unhurried
-async def test_the_same_command_goes_on_where_it_was_stopped(tmp_path: Path, number: int) -> None:
-    batch = Batch(tmp_path, numbered(30))
+@slow_async_test
+async def test_batch_stopped_by_signal_resumes_with_same_command(tmp_path: Path, number: int) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(30))
     never = asyncio.Event()
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
-        async with started(server.url, *batch.command("-m", "m", "-c", "1")) as command:
-            await up.asked(10)
-            up.answer = stream_of([never])
-            await up.asked(len(up.requests) + 1)
+    async with (
+        Upstream() as upstream,
+        running_server(tmp_path, models={"m": upstream_model(upstream.base_url)}) as server,
+    ):
+        async with start_cli(server.url, *batch.command("-m", "m", "-c", "1")) as command:
+            await upstream.wait_for_requests(10)
+            upstream.response = stream_response([never])
+            await upstream.wait_for_requests(len(upstream.requests) + 1)
             command.send_signal(number)
-            stopped = await ended(command)
-        done = len(batch.records)
-        assert 9 <= done < 30
+            stopped = await wait_for_exit(command)
+        completed = len(batch.records)
+        assert 9 <= completed < 30
         if number != signal.SIGKILL:
             assert stopped.code == 128 + number
-            assert f"stopped with {done} of 30 lines done; the same command goes on there" in stopped.err
-        up.answer = stream_of(["yes"])
-        again = await batch.run(server, "-m", "m")
-    assert again.code == 0
-    assert again.err.startswith(f"forgeline: {done} of 30 lines are done already")
+            assert f"stopped with {completed} of 30 lines done; the same command goes on there" in stopped.err
+        upstream.response = stream_response(["yes"])
+        second_run = await batch.run(server, "-m", "m")
+    assert second_run.code == 0
+    assert second_run.err.startswith(f"forgeline: {completed} of 30 lines are done already")
     assert [record["line"] for record in batch.records] == list(range(1, 31))
 
 
-@unhurried
-async def test_a_record_that_was_half_written_is_cut_off_and_its_line_done_again(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(3))
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
+@slow_async_test
+async def test_batch_truncated_record_is_removed_and_line_answered_again(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(3))
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
         assert (await batch.run(server, "-m", "m", "-c", "1")).code == 0
         whole = batch.target.read_bytes()
-        for cut in (1, 5, len(whole.splitlines()[2]), len(whole.splitlines()[2]) + 1):
-            batch.target.write_bytes(whole[:-cut])
+        for removed_bytes in (1, 5, len(whole.splitlines()[2]), len(whole.splitlines()[2]) + 1):
+            batch.target.write_bytes(whole[:-removed_bytes])
             assert (await batch.run(server, "-m", "m")).code == 0
             assert batch.texts == ["question 1", "question 2", "question 3"]
 
 
 @pytest.mark.parametrize("content", ["something else\n", "no end", '{"line":1}\n', "[]\n", '{"line":0,"input":"01"}\n'])
-@unhurried
-async def test_a_file_that_is_no_output_of_a_batch_is_left_alone(tmp_path: Path, content: str) -> None:
-    batch = Batch(tmp_path, numbered(1))
+@slow_async_test
+async def test_batch_foreign_output_file_exits_2_and_is_unchanged(tmp_path: Path, content: str) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(1))
     batch.target.write_text(content)
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
-        done = await batch.run(server, "-m", "m")
-    assert (done.code, batch.target.read_text()) == (2, content)
-    assert "is not the output of a batch" in done.err
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
+        result = await batch.run(server, "-m", "m")
+    assert (result.code, batch.target.read_text()) == (2, content)
+    assert "is not the output of a batch" in result.err
 
 
-@unhurried
-async def test_an_input_that_has_changed_since_is_found_out(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(3))
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
+@slow_async_test
+async def test_batch_changed_input_exits_2_and_grown_input_resumes(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(3))
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
         assert (await batch.run(server, "-m", "m")).code == 0
-        batch.write(numbered(4)[1:])
+        batch.write_lines(numbered_lines(4)[1:])
         changed = await batch.run(server, "-m", "m")
-        batch.write(numbered(4))
+        batch.write_lines(numbered_lines(4))
         grown = await batch.run(server, "-m", "m")
     assert changed.code == 2
     assert "Line 1 of the input is not the one" in changed.err
     assert (grown.code, len(batch.texts)) == (0, 4)
 
 
-@unhurried
-async def test_two_batches_never_write_to_one_output(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(1))
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
-        with batch.target.open("ab") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            second = await batch.run(server, "-m", "m")
-        same = await typed(server.url, "batch", str(batch.source), str(batch.source), "-m", "m")
-    assert (second.code, same.code) == (2, 2)
-    assert "Another batch is writing to" in second.err
-    assert "are one file" in same.err
+@slow_async_test
+async def test_batch_locked_output_or_output_equal_to_input_exits_2(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(1))
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
+        with batch.target.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            locked = await batch.run(server, "-m", "m")
+        same_file = await run_cli(server.url, "batch", str(batch.source), str(batch.source), "-m", "m")
+    assert (locked.code, same_file.code) == (2, 2)
+    assert "Another batch is writing to" in locked.err
+    assert "are one file" in same_file.err
     assert batch.target.read_bytes() == b""
 
 
-@unhurried
-async def test_what_would_be_wrong_with_every_line_is_told_before_any(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(3))
-    async with serving(tmp_path, models={"m": says("echo")}, environ={"FORGELINE_API_KEYS": "k"}) as server:
-        locked = await batch.run(server, "-m", "m")
-        unknown = await typed(server.url, *batch.command("-m", "n"), environ={"FORGELINE_API_KEY": "k"})
-    absent = await typed("http://127.0.0.1:1", *batch.command("-m", "m"))
-    assert (locked.code, unknown.code, absent.code) == (1, 2, 3)
-    assert "has no model 'n'; it has m" in unknown.err
+@slow_async_test
+async def test_batch_fails_early_on_missing_key_unknown_model_or_no_server(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(3))
+    async with running_server(
+        tmp_path, models={"m": scripted_model("echo")}, environ={"FORGELINE_API_KEYS": "k"}
+    ) as server:
+        no_key = await batch.run(server, "-m", "m")
+        unknown_model = await run_cli(server.url, *batch.command("-m", "n"), environ={"FORGELINE_API_KEY": "k"})
+    no_server = await run_cli("http://127.0.0.1:1", *batch.command("-m", "m"))
+    assert (no_key.code, unknown_model.code, no_server.code) == (1, 2, 3)
+    assert "has no model 'n'; it has m" in unknown_model.err
     assert not batch.target.exists()
 
 
-@unhurried
-async def test_a_server_that_is_killed_and_restarted_costs_no_line(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(200))
-    models = {"m": says("pause:0.002; echo")}
+@slow_async_test
+async def test_batch_server_restart_loses_no_line(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(200))
+    models = {"m": scripted_model("pause:0.002; echo")}
     async with (
-        running(tmp_path, models=models) as first,
-        started(first.url, *batch.command("-m", "m", "-c", "4")) as command,
+        running_process(tmp_path, models=models) as first,
+        start_cli(first.url, *batch.command("-m", "m", "-c", "4")) as command,
     ):
-        await comes_true(lambda: batch.target.exists() and batch.target.stat().st_size > 20_000)
+        await wait_until(lambda: batch.target.exists() and batch.target.stat().st_size > 20_000)
         first.child.kill()
         await first.child.wait()
-        async with running(tmp_path, "--port", first.url.rpartition(":")[2], models=models):
-            done = await ended(command)
-    assert done.code == 0, done.err
-    assert batch.texts == [line["text"] for line in numbered(200)]
+        async with running_process(tmp_path, "--port", first.url.rpartition(":")[2], models=models):
+            result = await wait_for_exit(command)
+    assert result.code == 0, result.err
+    assert batch.texts == [line["text"] for line in numbered_lines(200)]
 
 
-@unhurried
-async def test_a_server_that_does_not_come_back_is_exit_3_and_no_line_counts_as_failed(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(5000))
+@slow_async_test
+async def test_batch_reconnect_timeout_exits_3_without_failed_lines(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(5000))
     async with (
-        running(tmp_path, models={"m": says("echo")}) as server,
-        started(server.url, *batch.command("-m", "m", "--reconnect", "0.3")) as command,
+        running_process(tmp_path, models={"m": scripted_model("echo")}) as server,
+        start_cli(server.url, *batch.command("-m", "m", "--reconnect", "0.3")) as command,
     ):
-        await comes_true(lambda: batch.target.exists() and batch.target.stat().st_size > 2000)
+        await wait_until(lambda: batch.target.exists() and batch.target.stat().st_size > 2000)
         server.child.kill()
-        done = await ended(command)
-    assert done.code == 3
+        result = await wait_for_exit(command)
+    assert result.code == 3
     assert "error" not in batch.target.read_text()
 
 
-@unhurried
-async def test_a_terminal_shows_a_bar_with_rate_and_time_left_and_json_is_the_sum(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, numbered(20))
-    async with serving(tmp_path, models={"m": says("pause:0.02; echo")}) as server:
-        async with terminal(server.url, *batch.command("-m", "m", "-c", "1"), width=100) as screen:
-            await screen.shows("20/20")
+@slow_async_test
+async def test_batch_shows_progress_bar_at_terminal_and_totals_as_json(tmp_path: Path) -> None:
+    batch = BatchFixture(tmp_path, numbered_lines(20))
+    async with running_server(tmp_path, models={"m": scripted_model("pause:0.02; echo")}) as server:
+        async with open_terminal(server.url, *batch.command("-m", "m", "-c", "1"), width=100) as screen:
+            await screen.wait_for_output("20/20")
             assert await screen.exit_code() == 0
-        summed = await batch.run(server, "-m", "m", "--json")
+        result = await batch.run(server, "-m", "m", "--json")
     assert "/s" in screen.raw
     assert "0:00:00" in screen.raw
-    assert json.loads(summed.out) == {"lines": 20, "answered": 20, "failed": 0, "done_before": 20}
+    assert json.loads(result.out) == {"lines": 20, "answered": 20, "failed": 0, "done_before": 20}

@@ -1,4 +1,4 @@
-"""The console's files: who may have them, how they are kept, and what their policy allows; and their source, read."""
+"""The console's files: access, caching, Content-Security-Policy, and static checks of their source."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from server.handlers.console import FILES, ROOT
-from tests.aio import asynchronous
-from tests.rawhttp import connected
+from tests.async_tests import async_test
+from tests.raw_http import raw_connection
+from tests.running_server import running_server
 from tests.server.checks import check_error
-from tests.serving import serving
 
 KEYS = {"FORGELINE_API_KEYS": "a-key"}
 SOURCES = {path: file.read_text(encoding="utf-8") for path, file in FILES.items()}
@@ -21,9 +21,9 @@ MODULES = {path: source for path, source in SOURCES.items() if path.endswith(".j
 MAX_LINES = 300
 
 
-@asynchronous
-async def test_the_page_and_its_files_need_no_key(tmp_path: Path) -> None:
-    async with serving(tmp_path, environ=KEYS) as server:
+@async_test
+async def test_console_files_need_no_key(tmp_path: Path) -> None:
+    async with running_server(tmp_path, environ=KEYS) as server:
         page = await server.get("/")
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
         for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page.content.decode()):
@@ -31,53 +31,53 @@ async def test_the_page_and_its_files_need_no_key(tmp_path: Path) -> None:
         check_error(await server.get("/api/models"), 401, "unauthorized")
 
 
-@asynchronous
-async def test_every_file_says_what_it_is_and_what_it_may_do(tmp_path: Path) -> None:
+@async_test
+async def test_console_files_have_content_type_and_policy(tmp_path: Path) -> None:
     types = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-    async with serving(tmp_path) as server:
+    async with running_server(tmp_path) as server:
         for path in FILES:
-            answer = await server.get(f"/static/{path}")
-            assert answer.headers["Content-Type"].startswith(types[PurePosixPath(path).suffix])
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            policy = answer.headers["Content-Security-Policy"]
+            response = await server.get(f"/static/{path}")
+            assert response.headers["Content-Type"].startswith(types[PurePosixPath(path).suffix])
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            policy = response.headers["Content-Security-Policy"]
             assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
             assert "unsafe" not in policy
 
 
-@asynchronous
-async def test_a_file_is_kept_and_asked_about_each_time(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+@async_test
+async def test_console_file_etag_revalidates(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server:
         first = await server.get("/static/js/main.js")
         assert first.headers["Cache-Control"] == "no-cache"
-        again = await server.get("/static/js/main.js", **{"If-None-Match": first.headers["ETag"]})
-        assert (again.status, again.content) == (304, b"")
-        other = await server.get("/static/js/main.js", **{"If-None-Match": '"of-yesterday"'})
-        assert (other.status, other.content) == (200, first.content)
+        unchanged = await server.get("/static/js/main.js", **{"If-None-Match": first.headers["ETag"]})
+        assert (unchanged.status, unchanged.content) == (304, b"")
+        changed = await server.get("/static/js/main.js", **{"If-None-Match": '"of-yesterday"'})
+        assert (changed.status, changed.content) == (200, first.content)
 
 
-@asynchronous
-async def test_head_tells_what_get_would(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server, connected(server) as line:
-        whole = await line.ask(None, "/", "GET")
-        head = await line.ask(None, "/", "HEAD")
+@async_test
+async def test_console_head_equals_get(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, raw_connection(server) as connection:
+        get_response = await connection.send_request(None, "/", "GET")
+        head = await connection.send_request(None, "/", "HEAD")
         assert (head.status, head.content) == (200, b"")
-        assert head.headers["Content-Length"] == str(len(whole.content))
-        assert head.headers["ETag"] == whole.headers["ETag"]
+        assert head.headers["Content-Length"] == str(len(get_response.content))
+        assert head.headers["ETag"] == get_response.headers["ETag"]
 
 
 @pytest.mark.parametrize(
     "path",
     ["nothing.js", "../app.py", "%2e%2e/app.py", "..%2fapp.py", "js", "js/", "js//main.js", "%00", "/etc/passwd", ".."],
 )
-@asynchronous
-async def test_an_address_that_names_no_file_of_it_is_404(tmp_path: Path, path: str) -> None:
-    async with serving(tmp_path) as server, connected(server) as line:
-        check_error(await line.ask(None, f"/static/{path}", "GET"), 404, "not_found")
+@async_test
+async def test_console_unknown_path_is_404(tmp_path: Path, path: str) -> None:
+    async with running_server(tmp_path) as server, raw_connection(server) as connection:
+        check_error(await connection.send_request(None, f"/static/{path}", "GET"), 404, "not_found")
 
 
-@asynchronous
-async def test_a_name_that_is_not_this_servers_is_refused_the_page_too(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+@async_test
+async def test_console_unknown_host_is_rejected(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server:
         check_error(await server.get("/", Host="rebound.example"), 403, "forbidden")
         check_error(await server.post("/", {}), 405, "method_not_allowed")
 
@@ -90,30 +90,30 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("what", FORBIDDEN)
-def test_nothing_in_the_source_is(what: str) -> None:
-    found = [path for path, source in SOURCES.items() if re.search(FORBIDDEN[what], source, re.IGNORECASE)]
-    assert found == []
+@pytest.mark.parametrize("label", FORBIDDEN)
+def test_console_source_has_no_forbidden_code(label: str) -> None:
+    paths = [path for path, source in SOURCES.items() if re.search(FORBIDDEN[label], source, re.IGNORECASE)]
+    assert paths == []
 
 
-def test_the_page_has_no_script_style_or_listener_of_its_own() -> None:
+def test_console_page_has_no_inline_code() -> None:
     page = SOURCES["index.html"]
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page) == []
 
 
-def test_every_module_is_small_and_says_what_it_is() -> None:
+def test_console_modules_are_small_and_described() -> None:
     assert [path for path, source in MODULES.items() if source.count("\n") > MAX_LINES] == []
     assert [path for path, source in MODULES.items() if not source.startswith("// ")] == []
 
 
-def test_every_module_is_loaded_and_imports_only_what_is_there() -> None:
+def test_console_modules_are_loaded_and_imports_exist() -> None:
     imports = {path: set(_imports(path, source)) for path, source in MODULES.items()}
     assert set().union(*imports.values()) <= set(MODULES)
-    started = set(re.findall(r'<script type="module" src="/static/([^"]+)"', SOURCES["index.html"]))
-    assert set(MODULES) - set().union(*imports.values()) <= started
+    entry_points = set(re.findall(r'<script type="module" src="/static/([^"]+)"', SOURCES["index.html"]))
+    assert set(MODULES) - set().union(*imports.values()) <= entry_points
 
 
-def test_every_file_is_shipped() -> None:
+def test_console_files_are_in_package_data() -> None:
     setup = ConfigParser()
     setup.read(ROOT.parent.parent / "setup.cfg")
     patterns = setup["options.package_data"]["server"].split()

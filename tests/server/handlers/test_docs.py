@@ -1,23 +1,23 @@
-"""The page that shows the API, and the description that it reads."""
+"""The API reference page, and its OpenAPI document."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from tests.aio import asynchronous
-from tests.serving import says, serving
+from tests.async_tests import async_test
+from tests.running_server import running_server, scripted_model
 
-OWN = re.compile(r'(?:src|href)="([^"]+)"')
+OWN_URL = re.compile(r'(?:src|href)="([^"]+)"')
 
 
-@asynchronous
-async def test_the_page_and_all_it_asks_for_are_served_under_a_strict_policy(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
+@async_test
+async def test_docs_page_and_files_have_strict_policy(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
         page = await server.get("/api/docs")
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
         html = page.content.decode()
-        files = [await server.get(path) for path in OWN.findall(html)]
+        files = [await server.get(path) for path in OWN_URL.findall(html)]
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self';")
     assert [file.status for file in files] == [200] * 4
     assert {file.headers["Content-Type"].partition(";")[0] for file in files} == {
@@ -30,19 +30,19 @@ async def test_the_page_and_all_it_asks_for_are_served_under_a_strict_policy(tmp
         assert not re.search(rb"https?://(?!json-schema)", file.content)
 
 
-@asynchronous
-async def test_neither_needs_a_key_but_both_look_at_the_host(tmp_path: Path) -> None:
+@async_test
+async def test_docs_need_no_key_but_check_host(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("k\n")
-    async with serving(tmp_path, "--api-keys-file", str(keys), models={"m": says("echo")}) as server:
+    async with running_server(tmp_path, "--api-keys-file", str(keys), models={"m": scripted_model("echo")}) as server:
         for path in ("/api/docs", "/api/docs/docs.js", "/api/openapi.json"):
             assert (await server.get(path)).status == 200
             assert (await server.get(path, Host="rebound.example")).status == 403
         assert (await server.get("/api/models")).status == 401
 
 
-@asynchronous
-async def test_nothing_else_of_the_disk_is_served(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
+@async_test
+async def test_docs_unknown_file_is_404(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
         for path in ("/api/docs/", "/api/docs/index.html", "/api/docs/..%2fdocs.js", "/api/docs/../../app.py"):
             assert (await server.get(path)).status == 404

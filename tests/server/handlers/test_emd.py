@@ -1,4 +1,4 @@
-"""GET /api/emd/models and /api/emd/status: what EMD can deploy, and how each deployment stands."""
+"""GET /api/emd/models and /api/emd/status: the models that EMD can deploy, and the status of each deployment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.providers import emd_discovery
-from tests.aio import asynchronous
+from pipeline.providers.emd import discovery
+from tests.async_tests import async_test
 from tests.aws import Aws
+from tests.running_server import RunningServer, running_server, scripted_model
 from tests.server.checks import check_error
-from tests.serving import Server, says, serving
 
 DEPLOY = {"instance": "g5.2xlarge"}
 GEMMA = {"provider": "emd", "model": "gemma-3-4b-it", "region": "us-west-2", "deploy": DEPLOY}
@@ -21,23 +21,23 @@ MODELS: dict[str, dict[str, Any]] = {
     "gemma": GEMMA,
     "blue": GEMMA | {"tag": "blue", "capabilities": ["text", "image"], "limits": {"frames": 2}},
     "plain": {"provider": "emd", "model": "plain", "region": "us-west-2"},
-    "other": says("echo"),
+    "other": scripted_model("echo"),
 }
 
 
 @asynccontextmanager
-async def emd(folder: Path) -> AsyncIterator[tuple[Server, Aws]]:
+async def emd_server(folder: Path) -> AsyncIterator[tuple[RunningServer, Aws]]:
     async with Aws() as aws:
         with pytest.MonkeyPatch.context() as patch:
-            aws.apply(patch)
-            patch.setattr(emd_discovery, "INTERVAL", 600.0)
-            async with serving(folder, models=MODELS) as server:
+            aws.apply_environ(patch)
+            patch.setattr(discovery, "REFRESH_SECONDS", 600.0)
+            async with running_server(folder, models=MODELS) as server:
                 yield server, aws
 
 
-@asynchronous
-async def test_the_deployable_models_are_told_with_their_lines_without_asking_aws(tmp_path: Path) -> None:
-    async with emd(tmp_path) as (server, aws):
+@async_test
+async def test_emd_models_lists_deploy_commands_without_aws_calls(tmp_path: Path) -> None:
+    async with emd_server(tmp_path) as (server, aws):
         models = (await server.get("/api/emd/models")).json["models"]
         assert [model["name"] for model in models] == ["blue", "gemma", "plain"]
         assert models[0].pop("limits")["frames"] == 2
@@ -58,9 +58,9 @@ async def test_the_deployable_models_are_told_with_their_lines_without_asking_aw
         assert not aws.requests
 
 
-@asynchronous
-async def test_the_status_of_each_is_told_after_the_first_look(tmp_path: Path) -> None:
-    async with emd(tmp_path) as (server, aws):
+@async_test
+async def test_emd_status_waits_for_first_discovery(tmp_path: Path) -> None:
+    async with emd_server(tmp_path) as (server, aws):
         await aws.deploy_emd("gemma-3-4b-it", instance="g5.4xlarge")
         await aws.deploy_emd("gemma-3-4b-it", "blue", status="InProgress")
         models = (await server.get("/api/emd/status")).json["models"]
@@ -85,19 +85,19 @@ async def test_the_status_of_each_is_told_after_the_first_look(tmp_path: Path) -
         assert (models[0]["stack"], models[0]["reason"]) == (None, "it is being deployed (Build)")
 
 
-@asynchronous
-async def test_what_is_on_ecs_has_the_routers_address_as_its_endpoint(tmp_path: Path) -> None:
-    async with emd(tmp_path) as (server, aws):
+@async_test
+async def test_emd_status_of_ecs_deployment_has_router_address(tmp_path: Path) -> None:
+    async with emd_server(tmp_path) as (server, aws):
         await aws.deploy_emd("gemma-3-4b-it", service="ecs")
         model = (await server.get("/api/emd/status")).json["models"][1]
         assert (model["service"], model["endpoint"]) == ("ecs", aws.router_url)
 
 
-@asynchronous
-async def test_without_credentials_the_status_is_unknown_and_says_why(
+@async_test
+async def test_emd_status_without_credentials_is_unknown_with_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with emd(tmp_path) as (server, _):
+    async with emd_server(tmp_path) as (server, _):
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         models = (await server.get("/api/emd/status")).json["models"]
         assert {model["status"] for model in models} == {"unknown"}
@@ -105,11 +105,11 @@ async def test_without_credentials_the_status_is_unknown_and_says_why(
 
 
 @pytest.mark.parametrize("path", ["/api/emd/models", "/api/emd/status"])
-@asynchronous
-async def test_it_comes_as_messagepack_too_and_takes_no_post(tmp_path: Path, path: str) -> None:
-    async with emd(tmp_path) as (server, _):
-        answer = await server.get(path, Accept="application/msgpack")
-        assert answer.headers["Content-Type"] == "application/msgpack"
-        assert [model["name"] for model in answer.unpacked["models"]] == ["blue", "gemma", "plain"]
+@async_test
+async def test_emd_endpoints_support_messagepack_and_reject_post(tmp_path: Path, path: str) -> None:
+    async with emd_server(tmp_path) as (server, _):
+        response = await server.get(path, Accept="application/msgpack")
+        assert response.headers["Content-Type"] == "application/msgpack"
+        assert [model["name"] for model in response.unpacked["models"]] == ["blue", "gemma", "plain"]
         check_error(await server.get(path, Accept="text/html"), 406, "not_acceptable", "application/json")
         check_error(await server.post(path, {"text": "hi"}), 405, "method_not_allowed")

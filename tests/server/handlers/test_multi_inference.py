@@ -9,29 +9,29 @@ from typing import Any
 
 import pytest
 
-from tests.aio import asynchronous
-from tests.pipeline.drawn import plain
+from tests.async_tests import async_test
+from tests.pipeline.media.make_pictures import plain_picture
+from tests.running_server import running_server, scripted_model, spin_until, upstream_model
 from tests.server.checks import check_error, check_stream, text_of
-from tests.serving import asks, says, serving, until
-from tests.upstream import Answer, Upstream, hang, refusal, stream_of
+from tests.upstream import Responder, Upstream, error_response, hanging_response, stream_response
 
 PATH = "/api/multi-inference"
 MODELS = {
-    "a": says("say:I am a"),
-    "b": says("say:I am b; fail:model_error"),
-    "c": says("fail:model_not_deployed"),
-    "d": says("fail:rate_limited"),
+    "a": scripted_model("say:I am a"),
+    "b": scripted_model("say:I am b; fail:model_error"),
+    "c": scripted_model("fail:model_not_deployed"),
+    "d": scripted_model("fail:rate_limited"),
 }
 
 
-def asked(*models: str, **fields: Any) -> dict[str, Any]:
+def request_body(*models: str, **fields: Any) -> dict[str, Any]:
     return {"text": "hi", "models": list(models), **fields}
 
 
-@asynchronous
-async def test_the_results_come_in_the_order_asked_each_with_its_status(tmp_path: Path) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        answer = await server.post(PATH, asked("c", "b", "d", "a"))
+@async_test
+async def test_multi_results_are_in_request_order_with_status(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        answer = await server.post(PATH, request_body("c", "b", "d", "a"))
     body = answer.json
     assert answer.status == 200
     assert body.keys() == {"time", "request", "results", "metadata"}
@@ -47,36 +47,36 @@ async def test_the_results_come_in_the_order_asked_each_with_its_status(tmp_path
     assert all(result["duration_ms"] >= 0 for result in body["results"])
 
 
-@asynchronous
-async def test_the_body_comes_as_messagepack_where_asked(tmp_path: Path) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        answer = await server.post(PATH, asked("a", "b"), Accept="application/msgpack")
+@async_test
+async def test_multi_body_as_messagepack(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        answer = await server.post(PATH, request_body("a", "b"), Accept="application/msgpack")
         assert [result["status"] for result in answer.unpacked["results"]] == ["success", "error"]
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
-@asynchronous
-async def test_by_accept_every_event_comes_tagged_with_its_model(tmp_path: Path, accept: str) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        answer = await server.post(PATH, asked("a", "b", "c", "d"), Accept=accept)
-    outcomes = check_stream(answer.events if accept == "text/event-stream" else answer.lines)
+@async_test
+async def test_multi_stream_events_have_model(tmp_path: Path, accept: str) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        answer = await server.post(PATH, request_body("a", "b", "c", "d"), Accept=accept)
+    outcomes = check_stream(answer.events if accept == "text/event-stream" else answer.ndjson_events)
     assert text_of(outcomes["a"]) == "I am a"
     codes = [outcomes[model]["code"] for model in "bcd"]
     assert codes == ["model_error", "model_not_deployed", "rate_limited"]
 
 
-@asynchronous
-async def test_one_model_alone_is_tagged_as_well(tmp_path: Path) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        events = (await server.post(PATH, asked("d"), Accept="text/event-stream")).events
+@async_test
+async def test_multi_stream_of_one_model_has_model(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        events = (await server.post(PATH, request_body("d"), Accept="text/event-stream")).events
         assert [event["type"] for event in events] == ["start", "error", "complete"]
         assert check_stream(events)["d"]["code"] == "rate_limited"
 
 
-@asynchronous
-async def test_text_plain_is_for_one_model_only(tmp_path: Path) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        check_error(await server.post(PATH, asked("a"), Accept="text/plain"), 406, "not_acceptable")
+@async_test
+async def test_multi_stream_as_text_is_406(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        check_error(await server.post(PATH, request_body("a"), Accept="text/plain"), 406, "not_acceptable")
         assert server.scripted.calls == 0
 
 
@@ -91,103 +91,109 @@ async def test_text_plain_is_for_one_model_only(tmp_path: Path) -> None:
         ([f"m{n}" for n in range(17)], "models"),
     ],
 )
-@asynchronous
-async def test_a_list_of_models_that_is_none_is_400(tmp_path: Path, models: Any, words: str) -> None:
+@async_test
+async def test_multi_invalid_models_is_400(tmp_path: Path, models: Any, words: str) -> None:
     body = {"text": "hi"} if models is None else {"text": "hi", "models": models}
-    async with serving(tmp_path, models=MODELS) as server:
+    async with running_server(tmp_path, models=MODELS) as server:
         check_error(await server.post(PATH, body), 400, "invalid_request", words)
         assert server.scripted.calls == 0
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-@asynchronous
-async def test_an_unknown_name_anywhere_is_404_before_any_call(tmp_path: Path, accept: str) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        refused = await server.post(PATH, asked("a", "nobody"), Accept=accept)
+@async_test
+async def test_multi_unknown_model_is_404_before_any_call(tmp_path: Path, accept: str) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        refused = await server.post(PATH, request_body("a", "nobody"), Accept=accept)
         check_error(refused, 404, "unknown_model", "nobody")
         assert server.scripted.calls == 0
 
 
-@pytest.mark.parametrize("frame", ["!!!", plain(8, 8).as_base64()[:64], "aGVsbG8="])
+@pytest.mark.parametrize("frame", ["!!!", plain_picture(8, 8).as_base64()[:64], "aGVsbG8="])
 @pytest.mark.parametrize("models", [["a"], ["a", "b"]])
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-@asynchronous
-async def test_a_frame_that_cannot_be_read_is_400_for_the_whole_request(
+@async_test
+async def test_multi_invalid_frame_is_400_for_whole_request(
     tmp_path: Path, frame: str, models: Sequence[str], accept: str
 ) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        refused = await server.post(PATH, asked(*models, frames=[frame]), Accept=accept)
+    async with running_server(tmp_path, models=MODELS) as server:
+        refused = await server.post(PATH, request_body(*models, frames=[frame]), Accept=accept)
         check_error(refused, 400, "invalid_request", "frames[0]")
         assert server.scripted.calls == 0
 
 
-@asynchronous
-async def test_resumable_is_for_streaming_answers_only(tmp_path: Path) -> None:
-    async with serving(tmp_path, models=MODELS) as server:
-        check_error(await server.post(PATH, asked("a", resumable=True)), 400, "invalid_request", "resumable")
-        answer = await server.post(PATH, asked("a", resumable=True), Accept="text/event-stream")
+@async_test
+async def test_multi_resumable_requires_streaming(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models=MODELS) as server:
+        check_error(await server.post(PATH, request_body("a", resumable=True)), 400, "invalid_request", "resumable")
+        answer = await server.post(PATH, request_body("a", resumable=True), Accept="text/event-stream")
         check_stream(answer.events)
 
 
-@asynchronous
-async def test_what_one_model_refuses_is_its_own_error(tmp_path: Path) -> None:
-    cool = says("echo", limits={"temperature": 0.5})
-    async with serving(tmp_path, models={"cool": cool, "warm": says("echo")}) as server:
-        results = (await server.post(PATH, asked("cool", "warm", temperature=0.9))).json["results"]
+@async_test
+async def test_multi_error_of_one_model_is_its_own(tmp_path: Path) -> None:
+    cool = scripted_model("echo", limits={"temperature": 0.5})
+    async with running_server(tmp_path, models={"cool": cool, "warm": scripted_model("echo")}) as server:
+        results = (await server.post(PATH, request_body("cool", "warm", temperature=0.9))).json["results"]
         assert [result["status"] for result in results] == ["error", "success"]
         assert results[0]["code"] == "invalid_request"
 
 
-@asynchronous
-async def test_a_models_own_limit_is_its_own_error(tmp_path: Path) -> None:
-    models = {"busy": says("hang", concurrency={"calls": 1, "queue": 0}), "free": says("echo")}
-    async with serving(tmp_path, models=models) as server, server.live(PATH, asked("busy")) as live:
-        await live.next()
-        await until(lambda: server.scripted.calls)
-        results = (await server.post(PATH, asked("busy", "free"))).json["results"]
+@async_test
+async def test_multi_limit_of_one_model_is_its_own_error(tmp_path: Path) -> None:
+    models = {"busy": scripted_model("hang", concurrency={"calls": 1, "queue": 0}), "free": scripted_model("echo")}
+    async with (
+        running_server(tmp_path, models=models) as server,
+        server.open_stream(PATH, request_body("busy")) as live,
+    ):
+        await live.next_event()
+        await spin_until(lambda: server.scripted.calls)
+        results = (await server.post(PATH, request_body("busy", "free"))).json["results"]
         assert [result["status"] for result in results] == ["error", "success"]
         assert results[0]["code"] == "rate_limited"
 
 
-@pytest.mark.parametrize("answer", [hang(), stream_of(["Hel", asyncio.Event()]), refusal(500)])
-@asynchronous
-async def test_a_model_that_hangs_or_fails_delays_no_event_of_another(tmp_path: Path, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", [hanging_response(), stream_response(["Hel", asyncio.Event()]), error_response(500)])
+@async_test
+async def test_multi_hanging_model_does_not_delay_others(tmp_path: Path, answer: Responder) -> None:
     """Each gate opens only when the client has the event before it: if one model waited for the other, none would."""
     gates = [asyncio.Event() for _ in range(3)]
     async with Upstream() as up:
-        up.answers = {"bad": answer, "good": stream_of([piece for n, g in enumerate(gates) for piece in (g, f"{n}")])}
-        models = {"bad": asks(up.base_url, "bad"), "good": asks(up.base_url, "good")}
+        up.responses = {
+            "bad": answer,
+            "good": stream_response([piece for n, g in enumerate(gates) for piece in (g, f"{n}")]),
+        }
+        models = {"bad": upstream_model(up.base_url, "bad"), "good": upstream_model(up.base_url, "good")}
         async with (
-            serving(tmp_path, models=models) as server,
-            server.live(PATH, asked("bad", "good")) as live,
+            running_server(tmp_path, models=models) as server,
+            server.open_stream(PATH, request_body("bad", "good")) as live,
         ):
-            assert (await live.next())["type"] == "start"
+            assert (await live.next_event())["type"] == "start"
             for number, gate in enumerate(gates):
                 gate.set()
-                event = await live.next()
+                event = await live.next_event()
                 while event["model"] == "bad":
-                    event = await live.next()
+                    event = await live.next_event()
                 assert (event["model"], event["delta"]) == ("good", f"{number}")
-            event = await live.next()
+            event = await live.next_event()
             while event["model"] == "bad":
-                event = await live.next()
+                event = await live.next_event()
             assert event["type"] == "result"
 
 
-@asynchronous
-async def test_a_stream_of_several_models_begins_before_any_of_them(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"a": says("hang"), "b": says("hang")}) as server:
-        async with server.live(PATH, asked("a", "b")) as live:
+@async_test
+async def test_multi_stream_starts_before_any_model(tmp_path: Path) -> None:
+    async with running_server(tmp_path, models={"a": scripted_model("hang"), "b": scripted_model("hang")}) as server:
+        async with server.open_stream(PATH, request_body("a", "b")) as live:
             assert live.response.status == 200
-            assert (await live.next())["models"] == ["a", "b"]
-        await server.ended()
+            assert (await live.next_event())["models"] == ["a", "b"]
+        await server.wait_until_idle()
         assert server.scripted.cancelled == 2
 
 
-@asynchronous
-async def test_sixteen_models_answer_at_once(tmp_path: Path) -> None:
+@async_test
+async def test_multi_sixteen_models_run_concurrently(tmp_path: Path) -> None:
     names = [f"m{n}" for n in range(16)]
-    async with serving(tmp_path, models={name: says("chunks:100") for name in names}) as server:
-        outcomes = check_stream((await server.post(PATH, asked(*names), Accept="text/event-stream")).events)
+    async with running_server(tmp_path, models={name: scripted_model("chunks:100") for name in names}) as server:
+        outcomes = check_stream((await server.post(PATH, request_body(*names), Accept="text/event-stream")).events)
         assert {text_of(outcome) for outcome in outcomes.values()} == {"".join(f"tok{n} " for n in range(100))}
         assert list(outcomes) == names

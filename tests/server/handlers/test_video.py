@@ -9,30 +9,30 @@ from typing import Any
 import msgpack
 import pytest
 
-from pipeline.frames import Frame
-from tests.aio import asynchronous
-from tests.pipeline.drawn import plain
-from tests.pipeline.filmed import number_of, sample
+from pipeline.media.frames import Frame
+from tests.async_tests import async_test
+from tests.pipeline.media.make_pictures import plain_picture
+from tests.pipeline.media.make_videos import read_frame_number, sample_video
+from tests.running_server import HttpResponse, RunningServer, running_server, scripted_model, upstream_model
 from tests.server.checks import check_error
-from tests.serving import Answer, Server, asks, says, serving
 from tests.upstream import Upstream
 
 PACKED = {"Content-Type": "application/msgpack"}
-VIDEO = base64.b64encode(sample("mp4")).decode()
-WATCHES = ["text", "image", "video", "stream"]
-PICTURES = [plain(side, side) for side in (5, 6, 7)]
+VIDEO = base64.b64encode(sample_video("mp4")).decode()
+VIDEO_CAPABILITIES = ["text", "image", "video", "stream"]
+PICTURES = [plain_picture(side, side) for side in (5, 6, 7)]
 SENTENCE = "These 4 images are frames of one video of 2.0 s, in order, taken at "
 
 
-def body(*frames: str, **more: Any) -> dict[str, Any]:
+def video_body(*frames: str, **more: Any) -> dict[str, Any]:
     return {"text": "What happens?", "mediaType": "video", "frames": [*frames], **more}
 
 
-async def packed(server: Server, path: str, value: Any) -> Answer:
+async def post_packed(server: RunningServer, path: str, value: Any) -> HttpResponse:
     return await server.request("POST", path, data=msgpack.packb(value), headers=PACKED)
 
 
-def sent(up: Upstream, kind: str = "image_url") -> tuple[list[bytes], str]:
+def sent_media(up: Upstream, kind: str = "image_url") -> tuple[list[bytes], str]:
     """The pictures of the last request, and its text."""
     content = up.requests[-1].body["messages"][-1]["content"]
     urls = [part[kind]["url"] for part in content if part["type"] == kind]
@@ -41,64 +41,73 @@ def sent(up: Upstream, kind: str = "image_url") -> tuple[list[bytes], str]:
 
 
 @pytest.mark.parametrize("form", ["base64", "uri", "bytes"])
-@asynchronous
-async def test_a_file_reaches_a_model_with_eyes_as_pictures_in_order(tmp_path: Path, form: str) -> None:
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url, limits={"frames": 4})}) as server:
+@async_test
+async def test_video_reaches_image_model_as_frames_in_order(tmp_path: Path, form: str) -> None:
+    async with (
+        Upstream() as up,
+        running_server(tmp_path, models={"m": upstream_model(up.base_url, limits={"frames": 4})}) as server,
+    ):
         if form == "bytes":
-            answer = await packed(server, "/api/models/m", {**body(), "frames": [sample("mp4")]})
+            answer = await post_packed(server, "/api/models/m", {**video_body(), "frames": [sample_video("mp4")]})
         else:
-            answer = await server.post("/api/models/m", body("data:video/mp4;base64," * (form == "uri") + VIDEO))
-        pictures, text = sent(up)
-    numbers = [number_of(Frame(picture, "jpeg", 96, 64)) for picture in pictures]
-    assert all(abs(found - wanted) <= 3 for found, wanted in zip(numbers, [5, 15, 25, 35], strict=True))
+            answer = await server.post("/api/models/m", video_body("data:video/mp4;base64," * (form == "uri") + VIDEO))
+        pictures, text = sent_media(up)
+    numbers = [read_frame_number(Frame(picture, "jpeg", 96, 64)) for picture in pictures]
+    assert all(abs(number - expected) <= 3 for number, expected in zip(numbers, [5, 15, 25, 35], strict=True))
     assert text.startswith(SENTENCE)
     assert text.endswith("\nWhat happens?")
-    told = answer.json
-    assert told["request"]["frames_count"] == 1
-    assert (told["request"]["media_type"], told["request"]["text"]) == ("video", "What happens?")
-    assert told["metadata"]["sent"] == {"text": text, "frames_count": 4}
+    envelope = answer.json
+    assert envelope["request"]["frames_count"] == 1
+    assert (envelope["request"]["media_type"], envelope["request"]["text"]) == ("video", "What happens?")
+    assert envelope["metadata"]["sent"] == {"text": text, "frames_count": 4}
 
 
-@asynchronous
-async def test_frames_that_the_client_took_itself_arrive_as_they_are_with_the_sentence(tmp_path: Path) -> None:
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url)}) as server:
-        answer = await server.post("/api/models/m", body(*[picture.as_base64() for picture in PICTURES]))
-        pictures, text = sent(up)
+@async_test
+async def test_video_frames_of_client_arrive_unchanged(tmp_path: Path) -> None:
+    async with Upstream() as up, running_server(tmp_path, models={"m": upstream_model(up.base_url)}) as server:
+        answer = await server.post("/api/models/m", video_body(*[picture.as_base64() for picture in PICTURES]))
+        pictures, text = sent_media(up)
     assert pictures == [picture.data for picture in PICTURES]
     assert text == "These 3 images are frames of one video, in order.\nWhat happens?"
     assert answer.json["request"]["frames_count"] == 3
     assert answer.json["metadata"]["sent"] == {"text": text}
 
 
-@asynchronous
-async def test_a_model_that_takes_video_gets_the_very_bytes_and_nothing_differs(tmp_path: Path) -> None:
-    async with Upstream() as up, serving(tmp_path, models={"m": asks(up.base_url, capabilities=WATCHES)}) as server:
-        answer = await server.post("/api/models/m", body(VIDEO))
-        assert sent(up, "video_url") == ([sample("mp4")], "What happens?")
+@async_test
+async def test_video_model_gets_original_bytes(tmp_path: Path) -> None:
+    async with (
+        Upstream() as up,
+        running_server(tmp_path, models={"m": upstream_model(up.base_url, capabilities=VIDEO_CAPABILITIES)}) as server,
+    ):
+        answer = await server.post("/api/models/m", video_body(VIDEO))
+        assert sent_media(up, "video_url") == ([sample_video("mp4")], "What happens?")
         url = up.requests[-1].body["messages"][-1]["content"][0]["video_url"]["url"]
         assert url == f"data:video/mp4;base64,{VIDEO}"
     assert "sent" not in answer.json["metadata"]
 
 
-@asynchronous
-async def test_each_of_several_models_gets_what_it_takes(tmp_path: Path) -> None:
+@async_test
+async def test_video_each_model_gets_what_it_supports(tmp_path: Path) -> None:
     async with Upstream() as up:
         models = {
-            "few": asks(up.base_url, "few", limits={"frames": 2}),
-            "whole": asks(up.base_url, "whole", capabilities=["text", "video", "stream"]),
-            "blind": says("echo", capabilities=["text", "stream"]),
+            "few": upstream_model(up.base_url, "few", limits={"frames": 2}),
+            "whole": upstream_model(up.base_url, "whole", capabilities=["text", "video", "stream"]),
+            "blind": scripted_model("echo", capabilities=["text", "stream"]),
         }
-        async with serving(tmp_path, models=models) as server:
-            answer = await server.post("/api/multi-inference", body(VIDEO, models=[*models]))
-        kinds = {asked.body["model"]: asked.body["messages"][-1]["content"] for asked in up.requests}
+        async with running_server(tmp_path, models=models) as server:
+            answer = await server.post("/api/multi-inference", video_body(VIDEO, models=[*models]))
+        kinds = {
+            upstream_request.body["model"]: upstream_request.body["messages"][-1]["content"]
+            for upstream_request in up.requests
+        }
     assert [part["type"] for part in kinds["few"]] == ["image_url", "image_url", "text"]
     assert [part["type"] for part in kinds["whole"]] == ["video_url", "text"]
     assert [result["status"] for result in answer.json["results"]] == ["success", "success", "error"]
     assert "takes text alone" in answer.json["results"][2]["error"]
 
 
-@asynchronous
-async def test_what_no_model_could_be_asked_is_400_before_any_call(tmp_path: Path) -> None:
+@async_test
+async def test_video_invalid_is_400_before_any_call(tmp_path: Path) -> None:
     picture = PICTURES[0].as_base64()
     wrong: list[tuple[dict[str, Any], str]] = [
         (
@@ -114,30 +123,30 @@ async def test_what_no_model_could_be_asked_is_400_before_any_call(tmp_path: Pat
             "frames[0]: expected a PNG, JPEG, GIF or WebP picture, or a video",
         ),
     ]
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
         for fields, words in wrong:
             for path in ("/api/models/m", "/api/stream/m"):
                 check_error(await server.post(path, {"text": "hi", **fields}), 400, "invalid_request", words)
         assert server.scripted.calls == 0
 
 
-@asynchronous
-async def test_a_file_that_can_not_be_unpacked_is_400_and_the_next_request_works(tmp_path: Path) -> None:
+@async_test
+async def test_video_undecodable_is_400_and_next_request_works(tmp_path: Path) -> None:
     broken = base64.b64encode(b"\0\0\1\xba" + bytes(9000)).decode()
-    async with serving(tmp_path, models={"m": says("echo")}) as server:
-        refused = await server.post("/api/models/m", body(broken))
+    async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server:
+        refused = await server.post("/api/models/m", video_body(broken))
         check_error(refused, 400, "invalid_request", "frames[0]: the pictures of this MPEG video can't be decoded")
         assert server.scripted.calls == 0
-        assert (await server.post("/api/models/m", body(VIDEO))).text.endswith("What happens?")
+        assert (await server.post("/api/models/m", video_body(VIDEO))).text.endswith("What happens?")
 
 
-@asynchronous
-async def test_a_fallback_that_takes_pictures_gets_them_where_the_first_took_the_file(tmp_path: Path) -> None:
+@async_test
+async def test_video_fallback_to_image_model_gets_frames(tmp_path: Path) -> None:
     async with Upstream() as up:
-        watches = says("fail:model_error", capabilities=["text", "video", "stream"], fallback=["sees"])
+        watches = scripted_model("fail:model_error", capabilities=["text", "video", "stream"], fallback=["sees"])
         stages = ["decode_frames", "fallback", "route_model", "fit_frames", "limit", "invoke", "normalize_envelope"]
-        models = {"watches": watches, "sees": asks(up.base_url)}
-        async with serving(tmp_path, models=models, stages=stages) as server:
-            answer = await server.post("/api/models/watches", body(VIDEO))
-        assert len(sent(up)[0]) == 8
+        models = {"watches": watches, "sees": upstream_model(up.base_url)}
+        async with running_server(tmp_path, models=models, stages=stages) as server:
+            answer = await server.post("/api/models/watches", video_body(VIDEO))
+        assert len(sent_media(up)[0]) == 8
     assert answer.json["metadata"]["fallback_from"] == "watches"

@@ -1,4 +1,4 @@
-"""The description of the API: valid, whole, and held to the route table and to what is answered."""
+"""The OpenAPI document: valid, complete, and consistent with the route table and with real responses."""
 
 from __future__ import annotations
 
@@ -13,57 +13,71 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from server.app import ROUTES, patterns_of
+from server.app import ROUTES, route_patterns
 from server.openapi import hyperpod, operations
-from server.openapi.document import VERSION, all_operations, anonymous, describe, encoded, served_paths
-from tests.aio import asynchronous
-from tests.serving import says, serving
+from server.openapi.document import (
+    VERSION,
+    all_operations,
+    build_document,
+    encode_document,
+    served_paths,
+    strip_parameter_names,
+)
+from tests.async_tests import async_test
+from tests.running_server import running_server, scripted_model
 
 ROOT = Path(__file__).parents[3]
-PATTERNS = patterns_of(ROUTES)
-PAGES = ("/static/", "/api/docs/")  # what browsers fetch beside the addresses of the API
-DOCUMENT = json.loads(encoded(PATTERNS))
+PATTERNS = route_patterns(ROUTES)
+PAGES = ("/static/", "/api/docs/")  # files for browsers, not part of the API
+DOCUMENT = json.loads(encode_document(PATTERNS))
 
 
-def test_it_is_valid_openapi() -> None:
+def test_document_is_valid_openapi() -> None:
     assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
 
 
-def test_it_is_valid_with_the_addresses_of_deploy_jobs_too() -> None:
-    paths = [re.sub(r"{\w+}", "([^/]+)", one.path) for one in all_operations()]
-    whole = json.loads(json.dumps(describe(paths)))
-    assert list(OpenAPIV31SpecValidator(whole).iter_errors()) == []
-    assert set(whole["paths"]) == {one.path for one in all_operations()}
+def test_document_of_all_operations_is_valid_openapi() -> None:
+    paths = [re.sub(r"{\w+}", "([^/]+)", operation.path) for operation in all_operations()]
+    document = json.loads(json.dumps(build_document(paths)))
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+    assert set(document["paths"]) == {operation.path for operation in all_operations()}
 
 
-def test_every_address_is_described() -> None:
-    described = {anonymous(one.path) for one in all_operations()}
+def test_every_route_is_described() -> None:
+    described = {strip_parameter_names(operation.path) for operation in all_operations()}
     served = {path for path in served_paths(PATTERNS) if path != "/" and not path.startswith(PAGES)}
     assert served - described == set()
 
 
-def test_nothing_is_described_that_is_not_served() -> None:
+def test_every_described_path_is_served() -> None:
     served = served_paths(PATTERNS)
-    assert {one.path for one in operations.OPERATIONS if anonymous(one.path) not in served} == set()
+    assert {
+        operation.path for operation in operations.OPERATIONS if strip_parameter_names(operation.path) not in served
+    } == set()
 
 
-def test_the_addresses_of_deploy_jobs_are_described_as_they_are_served() -> None:
-    served, described = served_paths(PATTERNS), {anonymous(one.path) for one in hyperpod.OPERATIONS}
-    there = {path for path in served if "/hyperpod/" in path}
-    if not there:
+def test_hyperpod_paths_are_described_as_served() -> None:
+    served, described = (
+        served_paths(PATTERNS),
+        {strip_parameter_names(operation.path) for operation in hyperpod.OPERATIONS},
+    )
+    hyperpod_paths = {path for path in served if "/hyperpod/" in path}
+    if not hyperpod_paths:
         pytest.skip("this server has none yet")
-    assert there == described
+    assert hyperpod_paths == described
 
 
-def test_every_operation_has_the_methods_that_its_handler_takes() -> None:
+def test_described_methods_match_handlers() -> None:
     for rule, pattern in zip(ROUTES, PATTERNS, strict=True):
         for path in served_paths([pattern]):
-            described = {one.method for one in all_operations() if anonymous(one.path) == path}
-            taken = {method for method in ("get", "post", "delete") if _takes(rule.target, method)}
-            assert path.startswith("/ws") or not described or described == taken, path
+            described = {
+                operation.method for operation in all_operations() if strip_parameter_names(operation.path) == path
+            }
+            handled = {method for method in ("get", "post", "delete") if _has_method(rule.target, method)}
+            assert path.startswith("/ws") or not described or described == handled, path
 
 
-def test_a_body_is_described_by_the_type_that_checks_it() -> None:
+def test_request_body_schema_is_validating_type() -> None:
     body = DOCUMENT["paths"]["/api/models/{name}"]["post"]["requestBody"]
     assert body["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/InferenceBody"}
     schema = DOCUMENT["components"]["schemas"]["InferenceBody"]
@@ -71,13 +85,13 @@ def test_a_body_is_described_by_the_type_that_checks_it() -> None:
     assert schema["properties"]["max_tokens"]["minimum"] == 1
 
 
-def test_its_version_is_the_packages() -> None:
+def test_document_version_is_package_version() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     assert config["metadata"]["version"] == VERSION
 
 
-ASKED = {"text": "Hi"}
+REQUEST = {"text": "Hi"}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}
 TOOL = {"name": "t", "parameters": {"type": "object"}}
 
@@ -85,11 +99,11 @@ TOOL = {"name": "t", "parameters": {"type": "object"}}
 @pytest.mark.parametrize(
     ("method", "address", "path", "body"),
     [
-        ("post", "/api/models/{name}", "/api/models/m", ASKED),
-        ("post", "/api/models/{name}", "/api/models/gone", ASKED),
+        ("post", "/api/models/{name}", "/api/models/m", REQUEST),
+        ("post", "/api/models/{name}", "/api/models/gone", REQUEST),
         ("post", "/api/models/{name}", "/api/models/m", {}),
-        ("post", "/api/models/{name}", "/api/models/throttled", ASKED),
-        ("post", "/api/multi-inference", "/api/multi-inference", {**ASKED, "models": ["m", "throttled", "down"]}),
+        ("post", "/api/models/{name}", "/api/models/throttled", REQUEST),
+        ("post", "/api/multi-inference", "/api/multi-inference", {**REQUEST, "models": ["m", "throttled", "down"]}),
         ("get", "/api/models", "/api/models", None),
         ("get", "/api/emd/models", "/api/emd/models", None),
         ("get", "/api/emd/status", "/api/emd/status", None),
@@ -116,32 +130,34 @@ TOOL = {"name": "t", "parameters": {"type": "object"}}
         ("get", "/ws", "/ws", None),
     ],
 )
-@asynchronous
-async def test_an_answer_is_what_the_description_says(
+@async_test
+async def test_response_matches_described_schema(
     tmp_path: Path, method: str, address: str, path: str, body: Mapping[str, Any] | None
 ) -> None:
     models = {
-        "m": says("echo; usage:3,4"),
-        "calls": says('call:t,{"a": 1}'),
-        "throttled": says("fail:rate_limited"),
-        "down": says("fail:model_not_deployed"),
+        "m": scripted_model("echo; usage:3,4"),
+        "calls": scripted_model('call:t,{"a": 1}'),
+        "throttled": scripted_model("fail:rate_limited"),
+        "down": scripted_model("fail:model_not_deployed"),
     }
-    async with serving(tmp_path, models=models) as server:
-        answer = await server.request(method.upper(), path, json=body)
-    described = DOCUMENT["paths"][address][method]["responses"][str(answer.status)]["content"]
-    schema = described[answer.headers["Content-Type"]]["schema"]
-    errors = Draft202012Validator({**schema, "components": DOCUMENT["components"]}).iter_errors(answer.json)
+    async with running_server(tmp_path, models=models) as server:
+        response = await server.request(method.upper(), path, json=body)
+    described = DOCUMENT["paths"][address][method]["responses"][str(response.status)]["content"]
+    schema = described[response.headers["Content-Type"]]["schema"]
+    errors = Draft202012Validator({**schema, "components": DOCUMENT["components"]}).iter_errors(response.json)
     assert [error.message for error in errors] == []
 
 
-@asynchronous
-async def test_an_event_is_what_the_description_says(tmp_path: Path) -> None:
-    async with serving(tmp_path, models={"m": says("echo"), "bad": says("say:a; fail:model_error")}) as server:
-        streams = [await server.post(f"/api/stream/{name}", ASKED) for name in ("m", "bad")]
+@async_test
+async def test_stream_event_matches_described_schema(tmp_path: Path) -> None:
+    async with running_server(
+        tmp_path, models={"m": scripted_model("echo"), "bad": scripted_model("say:a; fail:model_error")}
+    ) as server:
+        streams = [await server.post(f"/api/stream/{name}", REQUEST) for name in ("m", "bad")]
     schema = {"$ref": "#/components/schemas/Event", "components": DOCUMENT["components"]}
     for event in [event for stream in streams for event in stream.events]:
         assert [error.message for error in Draft202012Validator(schema).iter_errors(event)] == []
 
 
-def _takes(handler: Any, method: str) -> bool:
+def _has_method(handler: Any, method: str) -> bool:
     return any(method in kind.__dict__ for kind in handler.__mro__ if kind.__module__.startswith("server."))

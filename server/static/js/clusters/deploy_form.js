@@ -1,12 +1,12 @@
-// Deploying a preset: what it makes, the values that may be chosen, the dry run first.
+// The deploy form of a preset: a summary, the override fields, dry run and live deploy.
 
 import { h, setText } from '../dom.js';
-import { duration, plural } from '../format.js';
-import { button, facts } from '../ui.js';
-import { confirmDeploy } from './confirm.js';
-import { submit } from './orders.js';
-import { OverrideFields } from './overrides.js';
-import { nameList } from './plan.js';
+import { formatDuration, pluralize } from '../format.js';
+import { button, descriptionList } from '../ui.js';
+import { confirmDeploy } from './confirm_dialogs.js';
+import { submitJob } from './job_requests.js';
+import { OverrideFields } from './override_fields.js';
+import { nameList } from './plan_view.js';
 
 const HINT = 'A dry run makes nothing: it shows the plan to read before the live run.';
 
@@ -15,62 +15,62 @@ export class DeployForm {
   #onJob;
   #fields;
   #problem = h('p', { class: 'problem', role: 'alert' });
-  #dry = h('button', { type: 'submit', class: 'primary' }, h('span', {}, 'Dry run'));
+  #dryRunButton = h('button', { type: 'submit', class: 'primary' }, h('span', {}, 'Dry run'));
 
-  /** `preset`: an entry of the catalogue. `onJob` is told the job that was submitted. */
+  /** `preset`: an entry of the catalogue. Calls `onJob(job)` with each submitted job. */
   constructor(preset, onJob) {
     this.#preset = preset;
     this.#onJob = onJob;
-    const declared = preset.overrides ?? {};
-    this.#fields = new OverrideFields(declared, () => setText(this.#problem, ''));
-    const live = button('Deploy …', () => this.#ifRight(() => this.#confirm()));
+    const overrideRules = preset.overrides ?? {};
+    this.#fields = new OverrideFields(overrideRules, () => setText(this.#problem, ''));
+    const deployButton = button('Deploy …', () => this.#ifValid(() => this.#openConfirm()));
     this.element = h('form', { class: 'card stack deploy', novalidate: true, 'aria-labelledby': 'deploy-title' },
       h('header', {}, h('h2', { id: 'deploy-title' }, 'Deploy ', h('span', { class: 'mono' }, preset.name))),
       preset.description && h('p', {}, preset.description),
-      wouldMake(preset),
-      Object.keys(declared).length > 0 && h('h3', {}, 'Overrides'),
+      presetSummary(preset),
+      Object.keys(overrideRules).length > 0 && h('h3', {}, 'Overrides'),
       this.#fields.element, this.#problem,
-      h('div', { class: 'row' }, this.#dry, live, h('span', { class: 'dim small grow' }, HINT)));
+      h('div', { class: 'row' }, this.#dryRunButton, deployButton, h('span', { class: 'dim small grow' }, HINT)));
     this.element.addEventListener('submit', (event) => {
       event.preventDefault();
-      this.#ifRight(() => this.#dryRun());
+      this.#ifValid(() => this.#submitDryRun());
     });
   }
 
-  /** Does it where every override is right; if not, shows where. */
-  #ifRight(act) {
-    if (this.#fields.isRight) act();
-    else this.#fields.focus();
+  /** Runs `action` if every override is valid; else focuses the first invalid field. */
+  #ifValid(action) {
+    if (this.#fields.isValid) action();
+    else this.#fields.focusInvalid();
   }
 
-  get #order() {
+  get #request() {
     return { preset: this.#preset.name, overrides: this.#fields.values };
   }
 
-  #confirm() {
-    const order = this.#order;
-    confirmDeploy(order, order.overrides.stack_name ?? this.#preset.summary.stack_name, this.#onJob);
+  #openConfirm() {
+    const request = this.#request;
+    confirmDeploy(request, request.overrides.stack_name ?? this.#preset.summary.stack_name, this.#onJob);
   }
 
-  async #dryRun() {
+  async #submitDryRun() {
     setText(this.#problem, '');
-    this.#dry.disabled = true;
+    this.#dryRunButton.disabled = true;
     try {
-      this.#onJob(await submit('deploy', { ...this.#order, dryRun: true }));
+      this.#onJob(await submitJob('deploy', { ...this.#request, dryRun: true }));
     } catch (error) {
       setText(this.#problem, error.message);
     }
-    this.#dry.disabled = false;
+    this.#dryRunButton.disabled = false;
   }
 }
 
-/** What a preset would make, as it is without overrides. */
-function wouldMake({ summary }) {
+/** What a preset would create without overrides. */
+function presetSummary({ summary }) {
   const { region, stack_name: stackName, names, timeout, serves } = summary;
-  const ends = timeout && duration(timeout * 1000);
+  const maxDuration = timeout && formatDuration(timeout * 1000);
   return [
-    facts([['Stack', stackName], ['Region', region], ['Ends after', ends], ['Serves', serves]]),
+    descriptionList([['Stack', stackName], ['Region', region], ['Ends after', maxDuration], ['Serves', serves]]),
     names.length > 0 && h('details', { open: true },
-      h('summary', {}, `Would make ${plural(names.length, 'named thing')}`), nameList(names)),
+      h('summary', {}, `Would make ${pluralize(names.length, 'named thing')}`), nameList(names)),
   ];
 }

@@ -1,15 +1,15 @@
-// One job: how it stands, what came of it, and its log.
+// The view of one job: its status and progress, its result, and its log.
 
-import { h, replace, setAttribute, setText } from '../dom.js';
-import { duration, time, words } from '../format.js';
-import { LogView } from '../log/view.js';
-import { badge, button, facts, setBadge } from '../ui.js';
-import { confirmCancel, confirmDeploy } from './confirm.js';
-import { JOB_TONES, showProgress } from './lists.js';
-import { overrideFacts } from './orders.js';
-import { planView } from './plan.js';
+import { h, replaceChildren, setAttribute, setText } from '../dom.js';
+import { formatDuration, formatTime, humanize } from '../format.js';
+import { LogView } from '../log/log_view.js';
+import { badge, button, descriptionList, setBadge } from '../ui.js';
+import { confirmCancel, confirmDeploy } from './confirm_dialogs.js';
+import { overrideEntries } from './job_requests.js';
+import { planView } from './plan_view.js';
+import { JOB_TONES, updateProgressBar } from './sidebar_lists.js';
 
-const FINISHED = ['succeeded', 'failed', 'cancelled', 'interrupted'];
+const FINAL_STATUSES = ['succeeded', 'failed', 'cancelled', 'interrupted'];
 const TICK_MS = 1000;
 
 export class JobView {
@@ -17,22 +17,23 @@ export class JobView {
   #log;
   #timer;
   #title = h('h2', { class: 'job-title' }, 'Job');
-  #state = badge('idle', '');
-  #bar = h('progress', { 'aria-label': 'Progress' });
+  #statusBadge = badge('idle', '');
+  #progressBar = h('progress', { 'aria-label': 'Progress' });
   #phase = h('span', { role: 'status' });
   #resources = h('span', {});
-  #progress = h('div', { class: 'progress-line' }, this.#bar, h('p', { class: 'dim' }, this.#phase, this.#resources));
-  #took = h('span', {});
-  #facts = h('div', {});
-  #outcome = h('div', { class: 'stack' });
-  #cancel = button('Cancel …', () => confirmCancel(this.#job), { kind: 'danger' });
-  #deploy;
-  #shown = {}; // what the parts were last drawn from, so that none is drawn anew under somebody's selection
+  #progressLine = h('div', { class: 'progress-line' },
+    this.#progressBar, h('p', { class: 'dim' }, this.#phase, this.#resources));
+  #duration = h('span', {});
+  #details = h('div', {});
+  #result = h('div', { class: 'stack' });
+  #cancelButton = button('Cancel …', () => confirmCancel(this.#job), { variant: 'danger' });
+  #deployButton;
+  #rendered = {}; // JSON of what each part was last rendered from: a new render would lose a text selection
 
   constructor(connection, jobId, { onEnded, onSubmitted }) {
     this.id = jobId;
     const deploy = () => confirmDeploy(this.#job, this.#job.stack_name, onSubmitted);
-    this.#deploy = button('Deploy this …', deploy, { kind: 'primary' });
+    this.#deployButton = button('Deploy this …', deploy, { variant: 'primary' });
     this.#log = new LogView(connection, jobId, (job) => {
       this.update(job);
       onEnded(job);
@@ -40,76 +41,79 @@ export class JobView {
     this.element = h('article', { class: 'job stack', 'aria-label': 'Job' },
       h('div', { class: 'card' },
         h('header', { class: 'row between' },
-          h('div', { class: 'row grow' }, this.#title, this.#state),
-          h('div', { class: 'row' }, this.#deploy, this.#cancel)),
-        this.#progress, this.#facts),
-      this.#outcome, this.#log.element);
-    this.#timer = setInterval(() => this.#showTook(), TICK_MS);
+          h('div', { class: 'row grow' }, this.#title, this.#statusBadge),
+          h('div', { class: 'row' }, this.#deployButton, this.#cancelButton)),
+        this.#progressLine, this.#details),
+      this.#result, this.#log.element);
+    this.#timer = setInterval(() => this.#renderDuration(), TICK_MS);
   }
 
   update(job) {
     this.#job = job;
-    setText(this.#title, `${words(job.action)} ${job.preset}${job.dry_run ? ', dry run' : ''}`);
-    setBadge(this.#state, JOB_TONES[job.status] ?? 'idle', words(job.status));
-    this.#cancel.hidden = FINISHED.includes(job.status);
-    this.#deploy.hidden = !(job.dry_run && job.action === 'deploy' && job.status === 'succeeded');
-    this.#progress.hidden = job.status !== 'running';
-    this.#showProgress(job);
-    this.#showTook();
+    setText(this.#title, `${humanize(job.action)} ${job.preset}${job.dry_run ? ', dry run' : ''}`);
+    setBadge(this.#statusBadge, JOB_TONES[job.status] ?? 'idle', humanize(job.status));
+    this.#cancelButton.hidden = FINAL_STATUSES.includes(job.status);
+    this.#deployButton.hidden = !(job.dry_run && job.action === 'deploy' && job.status === 'succeeded');
+    this.#progressLine.hidden = job.status !== 'running';
+    this.#renderProgress(job);
+    this.#renderDuration();
     const { stack_name: stack, region, overrides, started_at: started, result } = job;
-    this.#redraw('facts', [stack, region, overrides, started, result?.returncode], () => this.#showFacts(job));
-    this.#redraw('outcome', result, () => this.#showOutcome(job));
+    const details = [stack, region, overrides, started, result?.returncode];
+    this.#renderIfChanged('details', details, () => this.#renderDetails(job));
+    this.#renderIfChanged('result', result, () => this.#renderResult(job));
   }
 
-  goTo(line) {
-    this.#log.goTo(line);
+  scrollToLine(line) {
+    this.#log.scrollToLine(line);
   }
 
-  drop() {
+  dispose() {
     clearInterval(this.#timer);
-    this.#log.drop();
+    this.#log.dispose();
   }
 
-  #redraw(part, from, draw) {
-    const now = JSON.stringify(from ?? null);
-    if (this.#shown[part] === now) return;
-    this.#shown[part] = now;
-    draw();
+  #renderIfChanged(part, data, render) {
+    const json = JSON.stringify(data ?? null);
+    if (this.#rendered[part] === json) return;
+    this.#rendered[part] = json;
+    render();
   }
 
-  /** The phase is said to screen readers; how many resources are done is there to be asked for. */
-  #showProgress(job) {
-    showProgress(this.#bar, job);
+  /** Only the phase is a live region: screen readers would read every change of the resource count. */
+  #renderProgress(job) {
+    updateProgressBar(this.#progressBar, job);
     const { done, total } = job.progress ?? {};
-    setText(this.#phase, job.phase ? words(job.phase) : '');
+    setText(this.#phase, job.phase ? humanize(job.phase) : '');
     const resources = total ? `${done} of ${total} resources` : `${done} resources`;
     setText(this.#resources, done === undefined ? '' : (job.phase ? ' · ' : '') + resources);
   }
 
-  #showTook() {
+  #renderDuration() {
     const { started_at: started, finished_at: finished } = this.#job ?? {};
-    if (started) setText(this.#took, duration((finished ? Date.parse(finished) : Date.now()) - Date.parse(started)));
+    if (!started) return;
+    const end = finished ? Date.parse(finished) : Date.now();
+    setText(this.#duration, formatDuration(end - Date.parse(started)));
   }
 
-  #showFacts(job) {
-    replace(this.#facts, facts([
+  #renderDetails(job) {
+    replaceChildren(this.#details, descriptionList([
       ['Stack', job.stack_name],
       ['Region', job.region],
-      ['Created', time(job.created_at)],
-      ['Took', job.started_at && this.#took],
+      ['Created', formatTime(job.created_at)],
+      ['Took', job.started_at && this.#duration],
       ['Exit code', job.result?.returncode],
-      ...overrideFacts(job.overrides),
+      ...overrideEntries(job.overrides),
       ['Job', h('span', { class: 'mono' }, job.job_id)],
     ]));
   }
 
-  #showOutcome({ result, action }) {
+  #renderResult({ result, action }) {
     const outputs = Object.entries(result?.outputs ?? {}).map(([name, value]) => [name, mono(value)]);
-    replace(this.#outcome,
+    replaceChildren(this.#result,
       result?.error && h('div', { class: 'notice', data: { tone: 'bad' }, role: 'alert' }, h('p', {}, result.error)),
-      outputs.length > 0 && h('section', { class: 'card' }, h('h2', {}, 'Outputs'), facts(outputs)),
+      outputs.length > 0 && h('section', { class: 'card' }, h('h2', {}, 'Outputs'), descriptionList(outputs)),
       result?.plan && planView(result.plan, action));
-    setAttribute(this.#outcome, 'hidden', !this.#outcome.firstChild);
+    setAttribute(this.#result, 'hidden', !this.#result.firstChild);
   }
 }
 

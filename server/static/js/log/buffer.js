@@ -1,79 +1,79 @@
-// The lines of a log as they come: cut at \n, numbered from the log's beginning, the oldest dropped beyond a bound.
+// The line buffer of a log: splits text at \n, numbers lines from the log's start, and drops the oldest beyond a limit.
 
 import { compact, parseLine, styleAfter } from './ansi.js';
 
-const MOST_LINES = 200_000;
-const MOST_CHARACTERS = 50_000_000;
-const DROP = 0.1; // the part that is dropped at once, so that it is seldom done
-const LONG = 100_000; // characters after which a line without an end is taken for one
-const CROWDED = 2_000; // characters of a line with \r, after which what it has overwritten is thrown away
+const MAX_LINES = 200_000;
+const MAX_CHARACTERS = 50_000_000;
+const DROP_FRACTION = 0.1; // of the lines, dropped together: one drop is costly, so drops are rare
+const MAX_LINE_LENGTH = 100_000; // characters; a longer line is split
+const COMPACT_LENGTH = 2_000; // characters; the overwritten text of a longer line with \r is removed
 
 export class LogBuffer {
-  dropped = 0; // lines that are not kept any more
+  droppedLines = 0; // at the start of the log
   #lines = [];
-  #styles = new Map(); // of lines that begin in another style than none, by their number
-  #style = ''; // in which the next line begins
+  #styles = new Map(); // at the start of a line, by line number; only where there is one
+  #style = ''; // at the start of the next line
   #characters = 0;
-  #open = false; // whether the last line may still grow
+  #isLastLineOpen = false; // whether the last line may grow
 
-  /** How many lines there have been: the number of the last one. */
-  get end() {
-    return this.dropped + this.#lines.length;
+  /** The lines of the log so far, dropped ones included: the number of the last line. */
+  get totalLines() {
+    return this.droppedLines + this.#lines.length;
   }
 
-  /** The line with this number (from 1), as it came. */
+  /** The raw line with this number, from 1. */
   line(number) {
-    return this.#lines[number - 1 - this.dropped];
+    return this.#lines[number - 1 - this.droppedLines];
   }
 
-  /** The runs of this line. */
+  /** The styled runs of a line. */
   runs(number) {
     return parseLine(this.line(number), this.#styles.get(number)).runs;
   }
 
   append(text) {
     const parts = text.split('\n');
-    parts.forEach((part, at) => {
-      this.#extend(part);
-      if (at < parts.length - 1) this.#finish();
+    parts.forEach((part, index) => {
+      this.#appendToLine(part);
+      if (index < parts.length - 1) this.#endLine();
     });
-    if (this.#lines.length > MOST_LINES || this.#characters > MOST_CHARACTERS) this.#drop();
+    if (this.#lines.length > MAX_LINES || this.#characters > MAX_CHARACTERS) this.#dropOldest();
   }
 
-  #extend(part) {
+  #appendToLine(part) {
     if (part === '') return;
-    if (!this.#open) this.#begin();
+    if (!this.#isLastLineOpen) this.#startLine();
     const last = this.#lines.length - 1;
     let line = this.#lines[last] + part;
-    const crowded = line.length > CROWDED && line.lastIndexOf('\r', line.length - 2) > 0;
-    if (crowded) line = compact(line, this.#styles.get(this.end));
+    const isOverwritten = line.length > COMPACT_LENGTH && line.lastIndexOf('\r', line.length - 2) > 0;
+    if (isOverwritten) line = compact(line, this.#styles.get(this.totalLines));
     this.#characters += line.length - this.#lines[last].length;
     this.#lines[last] = line;
-    if (line.length > LONG) this.#finish();
+    if (line.length > MAX_LINE_LENGTH) this.#endLine();
   }
 
-  #begin() {
+  #startLine() {
     this.#lines.push('');
-    this.#open = true;
-    if (this.#style) this.#styles.set(this.end, this.#style);
+    this.#isLastLineOpen = true;
+    if (this.#style) this.#styles.set(this.totalLines, this.#style);
   }
 
-  #finish() {
-    if (!this.#open) this.#begin(); // an empty line
+  #endLine() {
+    if (!this.#isLastLineOpen) this.#startLine(); // an empty line
     const last = this.#lines.length - 1;
     const line = this.#lines[last];
     if (line.endsWith('\r')) this.#lines[last] = line.slice(0, -1);
     this.#style = styleAfter(line, this.#style);
-    this.#open = false;
+    this.#isLastLineOpen = false;
   }
 
-  #drop() {
-    const many = Math.ceil(this.#lines.length * DROP);
-    for (let number = this.dropped + 1; number <= this.dropped + many; number += 1) {
+  #dropOldest() {
+    const count = Math.ceil(this.#lines.length * DROP_FRACTION);
+    for (let number = this.droppedLines + 1; number <= this.droppedLines + count; number += 1) {
       this.#characters -= this.line(number).length;
       this.#styles.delete(number);
     }
-    this.#lines.splice(0, many);
-    this.dropped += many;
+    this.#lines.splice(0, count);
+    this.droppedLines += count;
   }
 }

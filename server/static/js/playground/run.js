@@ -1,23 +1,23 @@
-// A run: one request to one or several models, each a stream of its own, so that each can be stopped and resumed alone.
+// A run: one request to one or more models, with one stream for each, so that each can be stopped and resumed alone.
 
-import { remove } from '../api.js';
+import { del } from '../api.js';
 
-const ENDED = ['done', 'failed', 'stopped'];
+const FINAL_STATES = ['done', 'failed', 'stopped'];
 
-/** One model's answer as it comes. States: waiting, streaming, done, failed, stopped. Fires 'change'. */
+/** One model's answer while it streams. States: waiting, streaming, done, failed, stopped. Fires 'change'. */
 export class Answer extends EventTarget {
   state = 'waiting';
   text = '';
   chunks = 0;
   error = null;
-  result = null; // the envelope's response and metadata
-  resumed = 0; // how often it went on over a new connection
-  firstTokenMs = null; // as seen here, until the server says it
+  result = null; // {response, metadata} of the envelope
+  resumed = 0; // number of resumes on a new connection
+  firstTokenMs = null; // measured here, until the server reports it
   elapsedMs = 0;
   #streamId = null;
-  #seq = -1;
-  #began = performance.now();
-  #talk = null;
+  #lastSeq = -1;
+  #startedAt = performance.now();
+  #operation = null;
 
   constructor(model) {
     super();
@@ -25,52 +25,52 @@ export class Answer extends EventTarget {
   }
 
   get ended() {
-    return ENDED.includes(this.state);
+    return FINAL_STATES.includes(this.state);
   }
 
   get runningMs() {
-    return this.ended ? this.elapsedMs : performance.now() - this.#began;
+    return this.ended ? this.elapsedMs : performance.now() - this.#startedAt;
   }
 
-  ask(connection, request) {
-    this.#began = performance.now();
-    this.#talk = connection.talk({ op: 'infer', model: this.model, resumable: true, ...request }, {
-      onMessage: (message) => this.#take(message),
-      resume: () => this.#resume(),
+  start(connection, request) {
+    this.#startedAt = performance.now();
+    this.#operation = connection.startOperation({ op: 'infer', model: this.model, resumable: true, ...request }, {
+      onMessage: (message) => this.#onMessage(message),
+      resumeRequest: () => this.#resumeRequest(),
     });
   }
 
-  /** Stops it for good, also where it was resumed: its stream ends on the server, and says so here. */
+  /** Stops the stream on the server, also after a resume; the server then ends it with `cancelled`. */
   async stop() {
     if (this.ended) return;
     if (!this.#streamId) {
-      this.#talk.cancel();
+      this.#operation.cancel();
       this.#end('stopped');
       return;
     }
     try {
-      await remove(`/api/streams/${encodeURIComponent(this.#streamId)}`);
+      await del(`/api/streams/${encodeURIComponent(this.#streamId)}`);
     } catch (error) {
-      // Where the server can't be reached the page says so, and this can be stopped once it is back.
+      // While the server is unreachable the page says so, and the user can stop this later.
       if (error.code !== 'offline') this.#fail(error.message, error.code);
     }
   }
 
-  #resume() {
+  #resumeRequest() {
     if (!this.#streamId) return null;
     this.resumed += 1;
-    this.#changed();
-    return { op: 'resume', stream_id: this.#streamId, after: this.#seq };
+    this.#emitChange();
+    return { op: 'resume', stream_id: this.#streamId, after: this.#lastSeq };
   }
 
-  #take(message) {
-    if (message.seq !== undefined) this.#seq = message.seq;
+  #onMessage(message) {
+    if (message.seq !== undefined) this.#lastSeq = message.seq;
     switch (message.type) {
       case 'start':
         this.#streamId = message.stream_id;
         break;
       case 'chunk':
-        this.firstTokenMs ??= performance.now() - this.#began;
+        this.firstTokenMs ??= performance.now() - this.#startedAt;
         this.state = 'streaming';
         this.chunks += 1;
         this.text += message.delta;
@@ -80,17 +80,17 @@ export class Answer extends EventTarget {
         this.#end('done');
         break;
       case 'error':
-        this.#takeError(message);
+        this.#onError(message);
         break;
       case 'complete':
         if (!this.ended) this.#fail('The answer ended without a result.', 'unknown');
         break;
     }
-    this.#changed();
+    this.#emitChange();
   }
 
-  #takeError({ error, code, retry_after: retryAfter }) {
-    if (code === 'slow_reader' && this.#streamId) this.#talk.goOn();
+  #onError({ error, code, retry_after: retryAfter }) {
+    if (code === 'slow_reader' && this.#streamId) this.#operation.resume();
     else if (code === 'cancelled') this.#end('stopped');
     else this.#fail(error, code, retryAfter);
   }
@@ -101,31 +101,31 @@ export class Answer extends EventTarget {
   }
 
   #end(state) {
-    this.elapsedMs = performance.now() - this.#began;
+    this.elapsedMs = performance.now() - this.#startedAt;
     this.state = state;
-    this.#changed();
+    this.#emitChange();
   }
 
-  #changed() {
+  #emitChange() {
     this.dispatchEvent(new Event('change'));
   }
 }
 
-/** The numbers of an answer: measured by the server once it has ended, seen from here before that. */
-export function numbersOf(answer) {
+/** The metrics of an answer: measured here, until the server reports them in the result. */
+export function answerMetrics(answer) {
   const { response, metadata } = answer.result ?? {};
-  const firstMs = metadata?.time_to_first_token_ms ?? answer.firstTokenMs;
-  const wholeMs = metadata?.duration_ms ?? answer.runningMs;
-  const output = response?.usage?.output_tokens ?? null;
-  const pieces = output ?? answer.chunks;
-  const writingMs = firstMs === null ? 0 : wholeMs - firstMs;
+  const timeToFirstTokenMs = metadata?.time_to_first_token_ms ?? answer.firstTokenMs;
+  const durationMs = metadata?.duration_ms ?? answer.runningMs;
+  const outputTokens = response?.usage?.output_tokens ?? null;
+  const tokenCount = outputTokens ?? answer.chunks;
+  const streamingMs = timeToFirstTokenMs === null ? 0 : durationMs - timeToFirstTokenMs;
   return {
-    firstMs,
-    wholeMs,
-    input: response?.usage?.input_tokens ?? null,
-    output,
-    perSecond: pieces > 1 && writingMs > 0 ? (pieces - 1) / (writingMs / 1000) : null,
-    counted: output !== null, // whether the provider counted the tokens; else each piece counts as one
+    timeToFirstTokenMs,
+    durationMs,
+    inputTokens: response?.usage?.input_tokens ?? null,
+    outputTokens,
+    tokensPerSecond: tokenCount > 1 && streamingMs > 0 ? (tokenCount - 1) / (streamingMs / 1000) : null,
+    isCounted: outputTokens !== null, // by the provider; else each chunk counts as a token
   };
 }
 
@@ -135,7 +135,7 @@ export class Run {
     this.id = `${Date.now()}-${Math.random().toString(36).slice(2, 8)}`;
     this.at = new Date().toISOString();
     this.request = request;
-    this.names = names; // of the files that went with it
+    this.names = names; // of the files in `frames`
     this.models = models;
     this.answers = models.map((model) => new Answer(model));
   }
@@ -145,8 +145,8 @@ export class Run {
   }
 
   start(connection) {
-    for (const answer of this.answers) answer.ask(connection, this.request);
-    this.request = { ...this.request, frames: [] }; // pictures are large, and have been sent
+    for (const answer of this.answers) answer.start(connection, this.request);
+    this.request = { ...this.request, frames: [] }; // sent already, and large
   }
 
   stop() {

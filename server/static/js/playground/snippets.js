@@ -1,10 +1,10 @@
-// A request as a line for curl, a Python script or a JavaScript module: the same address, the same fields.
+// Code snippets of a request, for curl, Python and JavaScript, with the same URL and fields.
 
-import { currentKey } from '../key.js';
+import { currentKey } from '../api_key.js';
 
-const SIDE_BY_SIDE = '/api/multi-inference';
+const MULTI_MODEL_PATH = '/api/multi-inference';
 
-/** The languages, each with what turns a run into its source. Keys are named by a variable and never shown. */
+/** By language: a function that renders a run as source code. An API key is only a variable name there. */
 export const SNIPPETS = {
   curl: (run) => new Snippet(run).curl(),
   Python: (run) => new Snippet(run).python(),
@@ -16,8 +16,8 @@ class Snippet {
     const { frames, ...fields } = request;
     this.fields = models.length > 1 ? { ...fields, models } : fields;
     this.names = names;
-    const address = models.length > 1 ? SIDE_BY_SIDE : `/api/stream/${encodeURIComponent(models[0])}`;
-    this.url = location.origin + address;
+    const path = models.length > 1 ? MULTI_MODEL_PATH : `/api/stream/${encodeURIComponent(models[0])}`;
+    this.url = location.origin + path;
     this.needsKey = currentKey() !== '';
   }
 
@@ -26,7 +26,7 @@ class Snippet {
     const types = "-H 'Content-Type: application/json' -H 'Accept: application/x-ndjson'";
     const head = `curl -sN ${this.url} \\\n  ${types}${key} \\\n  --data-binary @-`;
     if (this.names.length === 0) return `${head} <<'JSON'\n${pretty(this.fields)}\nJSON\n`;
-    // An open here-document, so that the shell puts the files in: however large, they are no arguments.
+    // An unquoted here-document, in which the shell inserts the files: as arguments, large ones would be too long.
     const files = this.names.map((name) => `"$(base64 < ${shellQuote(name)} | tr -d '\\n')"`);
     const body = pretty({ ...this.fields, frames: [] })
       .replace(/[\\$`]/g, '\\$&')

@@ -1,0 +1,88 @@
+"""The pipeline's preset, `pipeline.yaml`: the list of stages that every request passes, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from pipeline.presets.schema import SchemaError, validate
+from pipeline.presets.store import PresetKind
+
+DEFAULT_STAGES = (
+    "decode_frames",
+    "fallback",
+    "route_model",
+    "fit_frames",
+    "limit",
+    "circuit_breaker",
+    "retry",
+    "invoke",
+    "normalize_envelope",
+)
+"""The stages of a server without a pipeline.yaml."""
+
+
+class StageSpec(Struct, frozen=True):
+    """One stage of the pipeline: its name and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class PipelinePreset(Struct, frozen=True):
+    """The stages of a valid pipeline.yaml, in order."""
+
+    stages: tuple[StageSpec, ...]
+
+
+class PipelineFile(Struct, forbid_unknown_fields=True):
+    """The content of pipeline.yaml: an item is a stage's name, or a mapping from one name to its options."""
+
+    stages: list[str | dict[str, dict[str, Any]]]
+
+
+class UnusablePipeline(SchemaError):
+    """This list of stages can never answer a request: a server does not start with it."""
+
+
+def parse_pipeline(value: Any, check_stage: Callable[[StageSpec], None]) -> PipelinePreset:
+    """Validate the content of pipeline.yaml.
+
+    `check_stage` raises ValueError for a stage that is not installed or that rejects its options.
+    Raises SchemaError for content of the wrong shape, UnusablePipeline for a list that can never answer.
+    """
+    specs: list[StageSpec] = []
+    for index, item in enumerate(validate(value, PipelineFile).stages):
+        spec = _parse_stage_spec(item, index)
+        try:
+            check_stage(spec)
+        except ValueError as error:
+            raise UnusablePipeline(("stages", index), str(error)) from error
+        specs.append(spec)
+    names = [spec.name for spec in specs]
+    if names.count("invoke") != 1:
+        raise UnusablePipeline(("stages",), "exactly one of the stages has to be invoke")
+    if names[-1] != "normalize_envelope" or names.count("normalize_envelope") != 1:
+        raise UnusablePipeline(("stages",), "normalize_envelope has to stand there once, as the last stage")
+    for index, spec in enumerate(specs):
+        if spec in specs[:index]:  # a second `limit` would wait for the permit that the first one holds
+            raise UnusablePipeline(("stages", index), f"{spec.name} stands here a second time")
+    if "route_model" in names and names.index("route_model") > names.index("invoke"):
+        raise UnusablePipeline(("stages",), "route_model has to stand before invoke")
+    return PipelinePreset(tuple(specs))
+
+
+def _parse_stage_spec(item: str | dict[str, dict[str, Any]], index: int) -> StageSpec:
+    if isinstance(item, str):
+        return StageSpec(item)
+    if len(item) != 1:
+        raise SchemaError(("stages", index), "expected a stage's name, or one name with its options")
+    ((name, options),) = item.items()
+    return StageSpec(name, options)
+
+
+def pipeline_preset_kind(check_stage: Callable[[StageSpec], None]) -> PresetKind[PipelinePreset]:
+    """The preset kind of pipeline.yaml; see `parse_pipeline` for `check_stage`."""
+    return PresetKind("pipeline", "", lambda value: parse_pipeline(value, check_stage), single="pipeline")

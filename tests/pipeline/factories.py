@@ -1,0 +1,157 @@
+"""Factories for the tests of stages and streams: inferences, a fake provider, and a stage that raises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pipeline.media.frames import EncodedFrame, Frame
+from pipeline.messages import (
+    Event,
+    EventStream,
+    Inference,
+    InferenceRequest,
+    Message,
+    ModelResponse,
+    ModelTarget,
+    Parameters,
+    UpstreamCall,
+)
+from pipeline.presets.models import ModelPreset
+from pipeline.presets.schema import validate
+from pipeline.stage import Availability, Context, Proceed
+
+T = TypeVar("T")
+
+
+def make_preset(**keys: Any) -> ModelPreset:
+    return validate(
+        {"provider": "fake", "model": "upstream", "capabilities": ["text", "image", "stream"]} | keys, ModelPreset
+    )
+
+
+def make_inference(
+    *frames: Frame | EncodedFrame,
+    text: str = "Hi",
+    parameters: Parameters | None = None,
+    response: ModelResponse | None = None,
+    **keys: Any,
+) -> Inference:
+    """Make an inference of the model `m`, whose preset has these keys."""
+    request = InferenceRequest((Message("user", (text, *frames)),), parameters or Parameters(), request_id="r")
+    model = make_preset(**keys)
+    call = UpstreamCall(response, request.received_at, request.received_at) if response is not None else None
+    return Inference(
+        request,
+        "m",
+        "m",
+        {"m": model},
+        request.messages,
+        request.parameters,
+        selected_target=ModelTarget("m", model),
+        started_call=call,
+    )
+
+
+async def play_steps(steps: Sequence[Any]) -> AsyncGenerator[Sequence[Any], None]:
+    """Yield each step as a batch; wait for those that are `asyncio.Event`s, raise those that are exceptions."""
+    for step in steps:
+        if isinstance(step, asyncio.Event):
+            await step.wait()
+        elif isinstance(step, BaseException):
+            raise step
+        else:
+            yield [step]
+
+
+class CloseCounter:
+    """Counts how often each tracked object was closed."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def track(self) -> Any:
+        """Return a cleanup that counts its calls, for one more object."""
+        self.counts.append(0)
+        number = len(self.counts) - 1
+
+        def close() -> None:
+            self.counts[number] += 1
+
+        return close
+
+    def make_response(self, *steps: Any) -> ModelResponse:
+        return ModelResponse(play_steps(steps), self.track(), id="msg_1", model="upstream", streamed=True)
+
+
+class FakeProvider:
+    """A provider whose every response plays `steps`, after `steps_before` without a response."""
+
+    def __init__(self, *steps: Any, steps_before: Sequence[Any] = ()) -> None:
+        self.steps = steps
+        self.steps_before = steps_before
+        self.close_counter = CloseCounter()
+        self.response: ModelResponse | None = None  # instead of the steps
+        self.entered = asyncio.Event()
+
+    async def open(self, target: ModelTarget, inference: Inference) -> ModelResponse:
+        self.entered.set()
+        async for _ in play_steps(self.steps_before):
+            pass
+        return self.response or self.close_counter.make_response(*self.steps)
+
+    async def availability(self, preset: ModelPreset) -> Availability:
+        return Availability("available")
+
+
+async def collect(iterable: Any) -> list[Any]:
+    """Read all items, then close."""
+    try:
+        return [item async for batch in iterable for item in batch]
+    finally:
+        await iterable.aclose()
+
+
+async def cancel_when(coroutine: Coroutine[Any, Any, Any], reached: Awaitable[Any]) -> None:
+    """Run the coroutine in a task, and cancel the task once `reached` returns."""
+    task = asyncio.create_task(coroutine)
+    await reached
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def close_plugin(plugin: object) -> None:
+    """Call `close`, which stages and providers need not have."""
+    if hasattr(plugin, "close"):
+        await plugin.close()
+
+
+class BrokenStage:
+    """A stage that raises `before` it proceeds, in the `middle` of the events or at their `close`, or is `silent`."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        if self._where == "before":
+            raise ZeroDivisionError("secret")
+        events = await proceed(inference)
+        if self._where == "close":
+            events.add_cleanup(self._raise)
+            return events
+        return EventStream(self._events(events), events.aclose)
+
+    async def _events(self, events: EventStream) -> AsyncGenerator[Sequence[Event], None]:
+        async for batch in events:
+            if self._where == "middle":
+                yield batch
+                raise ZeroDivisionError("secret")
+
+    def _raise(self) -> None:
+        raise ZeroDivisionError("secret")
+
+    @classmethod
+    def create(cls, options: Mapping[str, Any], context: Context) -> BrokenStage:
+        return cls(options.get("where", "before"))
