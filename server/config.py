@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-PRESETS = Path(__file__).resolve().parent.parent / "presets"
+VERSION = version("forgeline")
+"""As setup.cfg has it."""
+
+
+def find_shipped_presets() -> Path:
+    """Return the presets of the checkout, else those that the wheel has installed under `share/` (setup.cfg)."""
+    checkout = Path(__file__).resolve().parent.parent / "presets"
+    installed = Path(sysconfig.get_path("data")) / "share" / "forgeline" / "presets"
+    return checkout if (checkout / "pipeline.yaml").is_file() else installed
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add = _OptionAdder(parser, environ).add
     add("--address", "127.0.0.1", "address to listen on")
     add("--port", "5000", "port to listen on; 0 picks one", _port)
-    add("--presets", str(PRESETS), "folder of presets", Path, "DIR")
+    add("--presets", str(find_shipped_presets()), "folder of presets", Path, "DIR")
     add("--data", "data", "folder for what the server keeps", _absolute_path, "DIR")
     add("--infraforge", None, "InfraForge's checkout", _optional_path, "DIR")
     add("--dry-run", "true", "whether a deploy that doesn't say so is a dry run", _boolean, "true|false")

@@ -66,6 +66,23 @@ def main() -> None:
     app()
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
+        print(f"forgeline {version('forgeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Foundation models and the clusters they run on, behind one door."""
+
+
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
 def serve(context: typer.Context) -> None:
     """Start the server. `forgeline serve --help` lists its options."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import Unavailable
+from server.config import VERSION
 from server.handlers.base import ApiHandler
 
 
@@ -11,7 +12,9 @@ class HealthHandler(ApiHandler):
     public = True
 
     def get(self) -> None:
-        self.send_body({"status": "ok"})
+        self.send_body({"status": "ok", "version": VERSION})
+
+    head = get
 
 
 class ReadyHandler(ApiHandler):
@@ -22,3 +25,5 @@ class ReadyHandler(ApiHandler):
         if not self.services.ready:
             raise Unavailable("The server is starting, or shutting down.")
         self.send_body({"status": "ready"})
+
+    head = get

@@ -13,6 +13,7 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    Info,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -27,6 +28,7 @@ from pipeline.runtime import Runtime
 from pipeline.stages.circuit_breaker import Breaker
 from pipeline.stages.limit import AdmissionController
 from pipeline.streams import Streams
+from server.config import VERSION
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the output
 
@@ -44,6 +46,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        Info("forgeline_build", "The version that is running.", registry=self.registry).info({"version": VERSION})
         self._requests = self._counter("http_requests", "Answered HTTP requests.", "address", "method", "status")
         self._errors = self._counter(
             "errors", "Requests, and messages on sockets, that were answered with an error.", "code"

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
+from server.config import VERSION
 from server.inference.encoders import to_json
 from server.openapi import compat_types, hyperpod, native_types, operations
 from server.openapi.operation import ApiOperation
 
-VERSION: Final = "0.1.0"
 REF_TEMPLATE: Final = "#/components/schemas/{name}"
 _SUMMARY: Final = """One door in front of foundation models: one answer, tokens as they come, or several models side by
 side; and the jobs that build the clusters those run on. Where the server has API keys, send one as

@@ -262,4 +262,7 @@ class EmdStatus(Struct):
 
 
 class Health(Struct):
+    """`version` is on /healthz only."""
+
     status: Literal["ok", "ready"]
+    version: str | UnsetType = UNSET

@@ -37,7 +37,7 @@ FOREIGN_OPTIONS = {
     "pip install": {"--editable"},
     "systemctl": {"--now"},
     "tar": {"--create", "--directory", "--extract", "--file", "--warning"},
-    "forgeline": {"--install-completion", "--help"},
+    "forgeline": {"--install-completion", "--help", "--version"},
     "sky launch": {"--dryrun"},
 }
 """Options of other programs that pages mention."""

@@ -16,7 +16,7 @@ from server.client import errors
 from server.client.cli import app
 from server.compat.anthropic.messages_parser import MessagesRequest
 from server.compat.openai.chat_parser import ChatCompletionRequest
-from server.config import PRESETS, parse_options
+from server.config import find_shipped_presets, parse_options
 from server.errors import STATUS_CODES, status_of
 from tests.docs.pages import ROOT, Table, code_spans, find_table, page_paths, read_page, tables_of
 
@@ -81,7 +81,7 @@ def test_options_docs_list_variables_and_defaults(help_options: dict[str, tuple[
     }
     variable, _ = help_options["--presets"]
     assert documented == {**help_options, "--presets": (variable, "the checkout's `presets")}
-    assert help_options["--presets"] == (variable, str(PRESETS))
+    assert help_options["--presets"] == (variable, str(find_shipped_presets()))
 
 
 def test_clusters_docs_options_have_server_defaults(help_options: dict[str, tuple[str, str]]) -> None:

@@ -14,6 +14,7 @@ from tests.server.checks import check_error, check_stream, text_of
 
 POSTS = ["/api/claude4", "/api/nova", "/api/models/m", "/api/emd/m", "/api/multi-inference", "/api/stream/m"]
 GETS = ["/healthz", "/readyz", "/api/models"]
+HEADS = ["/healthz", "/readyz"]
 OTHERS = ["PUT", "PATCH", "DELETE", "HEAD"]
 
 
@@ -33,6 +34,8 @@ async def test_unknown_path_is_404_json(tmp_path: Path, path: str) -> None:
 async def test_unsupported_method_is_405_json(tmp_path: Path, path: str) -> None:
     async with running_server(tmp_path, models={"m": scripted_model("echo")}) as server, raw_connection(server) as line:
         for method in [*OTHERS, "GET" if path in POSTS else "POST"]:
+            if method == "HEAD" and path in HEADS:
+                continue
             answer = await line.send_request(None, path, method)
             assert answer.status == 405
             assert answer.headers["Content-Type"] == "application/json"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import PRESETS, ServerOptions, parse_options
+from server.config import ServerOptions, find_shipped_presets, parse_options
 
 FLAGS = {
     "--address": "127.0.0.1",
@@ -48,7 +48,7 @@ def rejection_message(
 
 def test_option_defaults_are_documented_ones() -> None:
     options = parse_options([], {})
-    assert (options.address, options.port, options.presets) == ("127.0.0.1", 5000, PRESETS)
+    assert (options.address, options.port, options.presets) == ("127.0.0.1", 5000, find_shipped_presets())
     assert options.dry_run
     assert not options.allow_open
     assert (options.heartbeat, options.keys, options.allow_host) == (10.0, (), ())

@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from server.app import ROUTES, route_patterns
+from server.config import VERSION
 from server.openapi import hyperpod, operations
 from server.openapi.document import (
-    VERSION,
     all_operations,
     build_document,
     encode_document,
