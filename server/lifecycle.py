@@ -1,4 +1,4 @@
-"""Start, drain and stop of the server."""
+"""Start and shutdown of the server."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def _serve(options: ServerOptions, tracing: Tracing | None) -> None:
 
 @asynccontextmanager
 async def running(options: ServerOptions, tracing: Tracing | None = None) -> AsyncIterator[tuple[Services, str]]:
-    """A running server's services and its URL. At the end it drains. Raises like `run_server`."""
+    """A running server's services and its URL. At the end it shuts down. Raises like `run_server`."""
     async with AsyncExitStack() as stack:  # one close that fails does not skip the others
         watcher = Watcher()
         services = make_services(options, watcher, tracing)
@@ -95,7 +95,7 @@ async def running(options: ServerOptions, tracing: Tracing | None = None) -> Asy
         watch.start()
         _reconcile_models(services)
         services.ready = True
-        stack.push_async_callback(drain, server, services)
+        stack.push_async_callback(shut_down, server, services)
         stack.push_async_callback(watch.close)
         yield services, _url_of(sockets[0])
 
@@ -211,7 +211,7 @@ def _url_of(listening: socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def drain(server: HTTPServer, services: Services) -> None:
+async def shut_down(server: HTTPServer, services: Services) -> None:
     """Accept no more work, let streams end, and close all connections."""
     services.ready = False
     await services.streams.drain(services.options.drain)

@@ -49,7 +49,7 @@ class ClosableSocket(Protocol):
 
 @dataclass
 class Services:
-    """`ready` is what /readyz reports: true from the end of the start until the drain.
+    """`ready` is what /readyz reports: true from the end of the start until the shutdown.
 
     `tracing` is None where requests are not traced.
     """

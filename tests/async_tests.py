@@ -40,5 +40,5 @@ async def within_deadline(awaitable: Awaitable[T], seconds: float = DEADLINE) ->
 
 async def wait_until(condition: Callable[[], object]) -> None:
     """Returns once `condition` holds, for what tells nobody that it has changed."""
-    while not condition():  # noqa: ASYNC110 - as said
+    while not condition():  # noqa: ASYNC110 - nothing signals the condition
         await asyncio.sleep(0.001)

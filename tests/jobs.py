@@ -1,8 +1,8 @@
 """Deploy jobs in tests: presets whose scripts are plain shell, and requests to the API of jobs.
 
-write_hyperpod(tmp_path / "presets", "small", deploy="echo hello")
+write_hyperpod_preset(tmp_path / "presets", "small", deploy="echo hello")
 job = await submit(server, preset="small", dry_run=False)
-job = await ended(server, job["job_id"])
+job = await wait_for_job(server, job["job_id"])
 """
 
 from __future__ import annotations

@@ -65,15 +65,15 @@ async def list_failed_resources(region: str, stack: str, since: datetime) -> lis
     failed. Raises AwsQueryError.
     """
     failures: list[ResourceFailure] = []
-    of_stack: list[ResourceFailure] = []
+    stack_failures: list[ResourceFailure] = []
     async with _query("cloudformation", region, f"why the stack {stack} failed") as client:
         pages = client.get_paginator("describe_stack_events").paginate(StackName=stack)
         async for event in _newest_operation(pages, since):
             reason = event.get("ResourceStatusReason", "")
             if event["ResourceStatus"].endswith("_FAILED") and not is_secondary_failure(reason):
                 failure = ResourceFailure(event["LogicalResourceId"], event.get("ResourceType", ""), reason)
-                (of_stack if _is_of_stack(event) else failures).append(failure)
-    return (failures or of_stack)[::-1]
+                (stack_failures if _is_of_stack(event) else failures).append(failure)
+    return (failures or stack_failures)[::-1]
 
 
 async def describe_ongoing_operation(region: str, stack: str) -> str:
@@ -116,7 +116,7 @@ def _is_of_stack(event: dict[str, Any]) -> bool:
 
 
 @asynccontextmanager
-async def _query(service: str, region: str, what: str) -> AsyncIterator[Any]:
+async def _query(service: str, region: str, question: str) -> AsyncIterator[Any]:
     """A client for one query. A stack that does not exist ends the block; any other error is an AwsQueryError."""
     try:
         async with asyncio.timeout(QUERY_TIMEOUT):
@@ -127,7 +127,7 @@ async def _query(service: str, region: str, what: str) -> AsyncIterator[Any]:
             async with open_client(service, region, settings) as client:
                 yield client
     except TimeoutError as error:
-        raise AwsQueryError(f"AWS did not say within {QUERY_TIMEOUT:.0f} s {what}.") from error
+        raise AwsQueryError(f"AWS did not say within {QUERY_TIMEOUT:.0f} s {question}.") from error
     except Exception as error:
         from pipeline.aws.errors import describe_error, error_response  # noqa: PLC0415 - see _import_sdk
 
@@ -135,7 +135,7 @@ async def _query(service: str, region: str, what: str) -> AsyncIterator[Any]:
         if code != "ValidationError" or "does not exist" not in message:  # CloudFormation's words for no such stack
             words = describe_error(error) or type(error).__name__
             sentence = words if words.endswith(".") else f"{words}."
-            raise AwsQueryError(f"AWS could not be asked {what}: {sentence}") from error
+            raise AwsQueryError(f"AWS could not be asked {question}: {sentence}") from error
 
 
 async def _import_sdk() -> None:

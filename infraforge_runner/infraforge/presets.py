@@ -223,10 +223,10 @@ def _validate_constraints(path: ValuePath, rule: Override) -> None:
 
 def _validate_target(path: ValuePath, config: Mapping[str, Any], target: str) -> None:
     try:
-        holder, key = resolve_path(config, target)
+        parent, key = resolve_path(config, target)
     except KeyError as error:
         raise SchemaError(path, f"config has no {error.args[0]}") from error
-    if isinstance(holder.get(key) if isinstance(holder, dict) else holder[key], dict | list):
+    if isinstance(parent.get(key) if isinstance(parent, dict) else parent[key], dict | list):
         raise SchemaError(path, f"{target} of config is no single value")
 
 
@@ -246,18 +246,18 @@ def resolve_path(config: Mapping[str, Any], target: str) -> tuple[Any, str | int
 
     A mapping need not have the last key: keys for which InfraForge has a default are often left out.
     """
-    holder: Any = None
+    parent: Any = None
     key: str | int = ""
     value: Any = config
     steps = target.split(".")
     for depth, step in enumerate(steps, 1):
-        holder, key = value, int(step) if isinstance(value, list) and _is_index(step) else step
+        parent, key = value, int(step) if isinstance(value, list) and _is_index(step) else step
         try:
-            value = holder[key]
+            value = parent[key]
         except (LookupError, TypeError) as error:
-            if depth < len(steps) or not isinstance(holder, dict):
+            if depth < len(steps) or not isinstance(parent, dict):
                 raise KeyError(".".join(steps[:depth])) from error
-    return holder, key
+    return parent, key
 
 
 def _is_index(step: str) -> bool:

@@ -184,15 +184,15 @@ def _default_stack_name(config: Mapping[str, Any], preset_name: str) -> str:
 def _apply_overrides(config: dict[str, Any], preset: HyperPodPreset, values: Mapping[str, OverrideValue]) -> None:
     for name, value in values.items():
         for target in preset.overrides[name].sets:
-            holder, key = resolve_path(config, target)
-            holder[key] = value
+            parent, key = resolve_path(config, target)
+            parent[key] = value
 
 
 def _read_default(config: Mapping[str, Any], sets: Sequence[str]) -> OverrideValue | None:
     if not sets:
         return None
-    holder, key = resolve_path(config, sets[0])
-    value = holder.get(key) if isinstance(holder, dict) else holder[key]
+    parent, key = resolve_path(config, sets[0])
+    value = parent.get(key) if isinstance(parent, dict) else parent[key]
     return value if isinstance(value, str | int | bool) else None
 
 
@@ -256,13 +256,13 @@ class _NameValidator:
         if self._variable is None:
             return "Give shorter names in the preset."
         max_chars = len(self._overrides.get(self._variable) or "") - excess
-        ways = [
+        suggestions = [
             f"choose one of at most {max_chars} characters" if max_chars > 0 else "give shorter names in the preset"
         ]
         if self._variable == STACK_NAME_VARIABLE != self._preferred_variable and self._overrides.declares(
             CLUSTER_TAG_VARIABLE
         ):
             tag = self._overrides.field_name(CLUSTER_TAG_VARIABLE)
-            ways.append(f"or give {tag} as well, which the clusters are then named after")
-        sentence = ", ".join(ways)
+            suggestions.append(f"or give {tag} as well, which the clusters are then named after")
+        sentence = ", ".join(suggestions)
         return f"{sentence[:1].upper()}{sentence[1:]}."

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,13 +48,6 @@ def populate(work: Path, config: Mapping[str, Any], checkout: Path | None) -> No
         folder = require_checkout(checkout) / _SUBFOLDER
         _link_or_copy(folder / _BINARY, work / _BINARY)
         shutil.copy(folder / _LIFECYCLE_SCRIPT, work / _LIFECYCLE_SCRIPT)
-
-
-def remove_build_files(work: Path) -> None:
-    """Remove what only the run needed, some 0.1 GB; the configuration stays."""
-    with suppress(OSError):
-        (work / _BINARY).unlink(missing_ok=True)
-    shutil.rmtree(work / "cdk.out", ignore_errors=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -36,9 +36,9 @@ def descendants(pid: int) -> list[int]:
     pids: list[int] = []
     to_visit = [pid]
     while to_visit:
-        below = children.get(to_visit.pop(), [])
-        pids += below
-        to_visit += below
+        children_of_pid = children.get(to_visit.pop(), [])
+        pids += children_of_pid
+        to_visit += children_of_pid
     return pids
 
 
@@ -57,18 +57,18 @@ def send_signal(pid: int, number: signal.Signals) -> None:
 
 
 def kill_marked(job_id: str, mark: Path) -> int:
-    """Ends every process that has this job in its environment or its mark open, and says how many that were.
+    """Kill every process that has this job in its environment or its mark open; return how many there were.
 
-    Two looks in a row have to find none: a process may fork behind a look's back. It gives up on what the kernel holds
-    back, after `GIVE_UP_AFTER`.
+    Scan until two scans in a row find none, since a process may fork during a scan. Give up after `GIVE_UP_SECONDS` on
+    processes that the kernel does not let end.
     """
     variable, file = f"FORGELINE_JOB={job_id}".encode(), mark.stat()
     killed: set[int] = set()
-    clean, until = 0, time.monotonic() + GIVE_UP_SECONDS
-    while clean < 2 and time.monotonic() < until:
+    clean_scans, deadline = 0, time.monotonic() + GIVE_UP_SECONDS
+    while clean_scans < 2 and time.monotonic() < deadline:
         pids = [pid for pid in _list_pids() if pid != os.getpid() and _kill_if_marked(pid, variable, file)]
         killed.update(pids)
-        clean = 0 if pids else clean + 1
+        clean_scans = 0 if pids else clean_scans + 1
         if pids:
             time.sleep(POLL_SECONDS)
     return len(killed)

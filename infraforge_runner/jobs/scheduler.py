@@ -25,8 +25,8 @@ from pipeline.telemetry import config
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS = 1.0  # between two looks at a job of which no event of the file system came
-DEBOUNCE_SECONDS = 0.02  # between a change and the look at it
+POLL_SECONDS = 1.0  # between two polls of a job for which no file system event arrives
+DEBOUNCE_SECONDS = 0.02  # between a file system event and the poll
 SUPERVISOR = "infraforge_runner.jobs.supervisor"
 _ROOT = str(Path(__file__).resolve().parents[2])
 

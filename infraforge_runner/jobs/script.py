@@ -45,7 +45,7 @@ def script_argv(script: Path) -> list[str]:
 class Script:
     """One command of a job, from its start until none of its processes is left.
 
-    `log` is a descriptor that takes the masked output. `on_trouble` hears of an output that can't be written.
+    `log` is a descriptor that takes the masked output. `on_write_error` is called when output can't be written.
     One at a time: a child of this process is the script, or what that has left behind. Only in this process's own
     group are helpers: the SDK runs a profile's `credential_process` there, and waits for it itself.
     """
@@ -57,15 +57,15 @@ class Script:
         self.on_output: Callable[[bytes], object] = lambda data: None  # gets the output, not masked
         self._loop = asyncio.get_running_loop()
         self._idle_timer = IdleTimer(RELEASE_SECONDS, self._release_held_output)
-        self._childless = asyncio.Event()
+        self._no_children = asyncio.Event()
         self._output_ended = asyncio.Event()
 
     def start(self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], mark: int) -> None:
         """Start it. `mark` is a descriptor that the script and its processes inherit. Raises OSError."""
         self.exited: asyncio.Future[int] = self._loop.create_future()
-        self._childless.clear()
+        self._no_children.clear()
         self._output_ended.clear()
-        self._spares_helpers = True
+        self._ignore_helpers = True
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         read_end, write_end = os.pipe()
         try:
@@ -95,7 +95,7 @@ class Script:
         Raises TimeoutError where a process can't be ended: it is another user's, or the kernel does not end it.
         """
         self._reap()
-        if not self._childless.is_set():
+        if not self._no_children.is_set():
             # Once each: many tools exit at a second SIGTERM without cleaning up.
             group = self._process.pid
             with suppress(ProcessLookupError):
@@ -103,15 +103,15 @@ class Script:
             self._signal_all(signal.SIGTERM, except_groups={group, os.getpgrp()})
             with suppress(TimeoutError):
                 async with asyncio.timeout(KILL_AFTER_SECONDS):
-                    await self._childless.wait()
-        self._spares_helpers = False
+                    await self._no_children.wait()
+        self._ignore_helpers = False
         try:
             async with asyncio.timeout(GIVE_UP_SECONDS):
-                while not self._childless.is_set():
+                while not self._no_children.is_set():
                     self._signal_all(signal.SIGKILL)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(0.05):  # then scan for newly forked processes
-                            await self._childless.wait()
+                            await self._no_children.wait()
                     self._reap()
         finally:
             self._loop.remove_signal_handler(signal.SIGCHLD)
@@ -169,12 +169,12 @@ class Script:
         """Wait for children that have ended: every descendant becomes a child of this process in the end."""
         try:
             while child := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                if self._spares_helpers and process_group(child.si_pid) in (os.getpgrp(), None):
+                if self._ignore_helpers and process_group(child.si_pid) in (os.getpgrp(), None):
                     self._loop.call_later(HELPER_REAP_SECONDS, self._reap)
                     return
                 self._wait_for_child(child.si_pid)
         except ChildProcessError:
-            self._childless.set()
+            self._no_children.set()
 
     def _wait_for_child(self, pid: int) -> None:
         with suppress(ChildProcessError):  # a helper that the SDK has waited for first

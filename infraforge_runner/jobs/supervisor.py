@@ -52,9 +52,9 @@ class StopRequest:
 class Supervisor:
     """One job, from `running` to its end."""
 
-    def __init__(self, directory: JobDirectory, traces: Tracing | None = None) -> None:
+    def __init__(self, directory: JobDirectory, tracing: Tracing | None = None) -> None:
         job = directory.read()
-        self._spans = JobSpans(traces, job)
+        self._spans = JobSpans(tracing, job)
         self._directory = directory
         self._spec = job.spec
         self._status = job.status
@@ -171,7 +171,7 @@ class Supervisor:
             return
         self._spans.set_phase(run.phase)
         if self._progress_timer is None:
-            # What comes before the timer is written with it: it may be the last news for the minutes a cluster takes.
+            # A change before the timer fires is written with it: the next one may come minutes later.
             delay = max(0.0, self._progress_written_at + PROGRESS_SECONDS - time.monotonic())
             self._progress_timer = asyncio.get_running_loop().call_later(delay, self._write_progress, run)
 
@@ -217,8 +217,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-async def supervise(directory: JobDirectory, traces: Tracing | None = None) -> None:
-    await Supervisor(directory, traces).run()
+async def supervise(directory: JobDirectory, tracing: Tracing | None = None) -> None:
+    await Supervisor(directory, tracing).run()
 
 
 def main() -> None:
@@ -226,10 +226,10 @@ def main() -> None:
     os.set_inheritable(lock, False)  # else the script would hold the lock after the end of this process
     become_subreaper()
     directory = JobDirectory(Path(sys.argv[1]))
-    traces = config.configure_tracing(directory.path.name)  # the job's id
-    asyncio.run(supervise(directory, traces))
-    if traces is not None:
-        traces.close()  # the job has ended for everybody else
+    tracing = config.configure_tracing(directory.path.name)  # the job's id
+    asyncio.run(supervise(directory, tracing))
+    if tracing is not None:
+        tracing.close()  # the job has ended for everybody else
 
 
 if __name__ == "__main__":

@@ -42,11 +42,11 @@ class Deploy(StackKind):
         """Reject names that another stack has: AWS would say so after half an hour. Raises StackLocked."""
         others: list[JobSpec | StackRecord] = [job.spec for job in context.unfinished_jobs if job.held_stack]
         for other in [*others, *context.stacks.list_all()]:
-            taken = next((name for name in rendered.names if name in other.names), None)
-            if taken and other.region == rendered.region and other.stack_name != rendered.stack_name:
+            conflicting_name = next((name for name in rendered.names if name in other.names), None)
+            if conflicting_name and other.region == rendered.region and other.stack_name != rendered.stack_name:
                 raise StackLocked(
-                    f"The {taken} would be made twice: it is part of the stack {other.stack_name} in {other.region}, by"
-                    f" job {other.job_id}. Choose another name, or destroy that stack first."
+                    f"The {conflicting_name} would be made twice: it is part of the stack {other.stack_name}"
+                    f" in {other.region}, by job {other.job_id}. Choose another name, or destroy that stack first."
                 )
         return rendered
 
@@ -73,8 +73,8 @@ class DeployDryRun(DryRun):
     def plan_diff(self, stack: StackRecord | None, config: dict[str, Any]) -> list[str]:
         return diff_from_applied(stack, config)
 
-    def check_script(self, machine: AvailableTools) -> Path | None:
-        return select_check_script(self.spec, machine)
+    def check_script(self, tools: AvailableTools) -> Path | None:
+        return select_check_script(self.spec, tools)
 
     def unchecked(self) -> Iterator[str]:
         return list_deploy_unchecked(self.spec)

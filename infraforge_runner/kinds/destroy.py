@@ -72,7 +72,7 @@ class DestroyDryRun(DryRun):
     def plan_diff(self, stack: StackRecord | None, config: dict[str, Any]) -> list[str]:
         return []
 
-    def check_script(self, machine: AvailableTools) -> Path | None:
+    def check_script(self, tools: AvailableTools) -> Path | None:
         return None
 
     def unchecked(self) -> Iterator[str]:

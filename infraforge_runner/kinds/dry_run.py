@@ -46,14 +46,14 @@ class DryRun(ABC):
         self._checkout = None if spec.checkout is None else Path(spec.checkout)
         self._plan: Plan | None = None
         self._stack_sentence = ""  # about the stack's present state, once AWS has answered
-        self._unanswered: list[str] = []  # sentences about what AWS did not answer
+        self._query_failures: list[str] = []  # sentences about what AWS did not answer
 
     @abstractmethod
     def plan_diff(self, stack: StackRecord | None, config: dict[str, Any]) -> list[str]:
         """The plan's lines of what changes, against the configuration that was applied last."""
 
     @abstractmethod
-    def check_script(self, machine: AvailableTools) -> Path | None:
+    def check_script(self, tools: AvailableTools) -> Path | None:
         """The script that checks the plan; its exit status is the job's. None: nothing can check it."""
 
     @abstractmethod
@@ -63,23 +63,25 @@ class DryRun(ABC):
     async def prepare(self) -> Preparation:
         """Make the plan, and the workspace of what checks it. Raises ForgelineError, OSError."""
         spec = self.spec
-        machine = await self._inspect_machine()
+        tools = await self._inspect_machine()
         config = spec.config
-        if machine.has_credentials:
+        if tools.has_credentials:
             await self._read_stack_status()
             config = await self._place_zone()
         stack = StackStore.for_job(self._directory.path).get(spec.region, spec.stack_name)
         if stack is not None and stack.state == "uncertain":
-            self._unanswered.append(f"What the last job at the stack {spec.stack_name} leaves: that has not succeeded.")
+            self._query_failures.append(
+                f"What the last job at the stack {spec.stack_name} leaves: that has not succeeded."
+            )
         self._plan = build_plan(
             spec,
             LiveCommand(self.command, self._environment),
             config,
             self.plan_diff(stack, config),
-            [*list_unchecked(spec, machine), *self.unchecked(), *self._unanswered],
+            [*list_unchecked(spec, tools), *self.unchecked(), *self._query_failures],
         )
         log_text = "".join(f"{line}\n" for line in self._plan_lines(self._plan))
-        script = self.check_script(machine)
+        script = self.check_script(tools)
         if script is None:
             return Preparation(None, log_text)
         workspace.populate(self._directory.work, config, self._checkout)
@@ -130,18 +132,18 @@ class DryRun(ABC):
         try:
             status = await cloudformation.get_stack_status(region, name)
         except cloudformation.AwsQueryError as error:
-            self._unanswered.append(str(error))
+            self._query_failures.append(str(error))
         else:
-            is_there = "not there" if status is None else f"there, as {status}"
-            self._stack_sentence = f"The stack {name} is {is_there}, in {region}."
+            presence = "not there" if status is None else f"there, as {status}"
+            self._stack_sentence = f"The stack {name} is {presence}, in {region}."
 
     async def _place_zone(self) -> dict[str, Any]:
-        """The configuration with its zone in place_in_zone, or as it is."""
+        """The configuration with the zone's index filled in, or unchanged."""
         zone, config = self.spec.variables.get(ZONE_VARIABLE), self.spec.config
         if not zone or not has_zonal_forges(config):
             return config
         try:
             return place_in_zone(config, zone, await cloudformation.list_availability_zones(self.spec.region))
         except cloudformation.AwsQueryError as error:
-            self._unanswered.append(f"{error} The configuration has the preset's own zone, not {zone}.")
+            self._query_failures.append(f"{error} The configuration has the preset's own zone, not {zone}.")
             return config

@@ -61,11 +61,11 @@ _SENTENCES: Final = {
     "not there": "is not there",
 }
 _CREDENTIALS_SENTENCES: Final = {
-    "denied": "AWS does not allow {what} with these credentials: they need access to the model, and the permission to "
-    "invoke it in this region.",
-    "expired": "The AWS credentials for {what} have expired: renew them, and start Forgeline again if they are fixed "
-    f"keys. {SIGN_IN}.",
-    "refused": f"AWS refused the credentials for {{what}}: the keys, or this machine's clock, are wrong. {SIGN_IN}.",
+    "denied": "AWS does not allow {subject} with these credentials: they need access to the model, and the permission "
+    "to invoke it in this region.",
+    "expired": "The AWS credentials for {subject} have expired: renew them, and start Forgeline again if they are "
+    f"fixed keys. {SIGN_IN}.",
+    "refused": f"AWS refused the credentials for {{subject}}: the keys, or this machine's clock, are wrong. {SIGN_IN}.",
 }
 _CREDENTIALS_OPERATIONS: Final = {"AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken"}
 
@@ -97,10 +97,10 @@ _ErrorTypes = type[BaseException] | tuple[type[BaseException], ...]
 _UNSENT_SENTENCES: Final[tuple[tuple[_ErrorTypes, str], ...]] = (
     (sdk.NoCredentialsError, NO_CREDENTIALS),
     (_CREDENTIALS_ERRORS, f"AWS credentials can't be had ({{words}}). {SIGN_IN}."),
-    (sdk.NoRegionError, "No AWS region is known for {what}: set region in its preset, or AWS_DEFAULT_REGION."),
-    (_SETTINGS_ERRORS, "The AWS settings that {what} needs can't be used: {words}"),
-    (sdk.ReadTimeoutError, "{what} did not answer in time."),  # it may be working still: not to be asked again
-    (sdk.SSLError, "{what} can't be reached: no TLS connection to AWS could be made."),
+    (sdk.NoRegionError, "No AWS region is known for {subject}: set region in its preset, or AWS_DEFAULT_REGION."),
+    (_SETTINGS_ERRORS, "The AWS settings that {subject} needs can't be used: {words}"),
+    (sdk.ReadTimeoutError, "{subject} did not answer in time."),  # it may be working still: not to be asked again
+    (sdk.SSLError, "{subject} can't be reached: no TLS connection to AWS could be made."),
 )
 _UNREACHABLE_REASONS: Final[tuple[tuple[_ErrorTypes, str], ...]] = (
     (sdk.ConnectTimeoutError, "no connection in time"),
@@ -110,30 +110,30 @@ _UNREACHABLE_REASONS: Final[tuple[tuple[_ErrorTypes, str], ...]] = (
 )
 
 
-def to_forgeline_error(error: BaseException, what: str) -> ForgelineError:
-    """The error, translated. `what` names the model in the message."""
-    what = mask_identifiers(what)
+def to_forgeline_error(error: BaseException, subject: str) -> ForgelineError:
+    """The error, translated. `subject` names the model in the message."""
+    subject = mask_identifiers(subject)
     match error:
         case ForgelineError():
             return error
         case sdk.ClientError():
-            return _from_client_error(error, what)
+            return _from_client_error(error, subject)
         case sdk.ParamValidationError():
-            return InvalidRequest(f"The request to {what} can't be sent: {describe_error(error)}")
+            return InvalidRequest(f"The request to {subject} can't be sent: {describe_error(error)}")
         case sdk.BotoCoreError() if not isinstance(error, sdk.ResponseStreamingError):
-            return _from_transport_error(error, what)
-    return _from_broken_response(error, what)
+            return _from_transport_error(error, subject)
+    return _from_broken_response(error, subject)
 
 
 @contextmanager
-def translate_errors(what: str) -> Iterator[None]:
-    """Raise each error of the SDK inside as one of `pipeline.errors`; `what` names the model in the message."""
+def translate_errors(subject: str) -> Iterator[None]:
+    """Raise each error of the SDK inside as one of `pipeline.errors`; `subject` names the model in the message."""
     try:
         yield
     except ForgelineError:
         raise
     except Exception as error:  # what the SDK raises for a response that it can't read has no common type
-        raise to_forgeline_error(error, what) from sanitize_exception(error)
+        raise to_forgeline_error(error, subject) from sanitize_exception(error)
 
 
 def sanitize_exception(error: BaseException) -> BaseException | None:
@@ -146,7 +146,7 @@ def sanitize_exception(error: BaseException) -> BaseException | None:
     return error
 
 
-def _from_client_error(error: sdk.ClientError, what: str) -> ForgelineError:
+def _from_client_error(error: sdk.ClientError, subject: str) -> ForgelineError:
     """For an error response, with a status, or (without one) in the middle of a stream."""
     body: Any = error.response.get("Error", {})
     metadata: Any = error.response.get("ResponseMetadata", {})
@@ -159,9 +159,9 @@ def _from_client_error(error: sdk.ClientError, what: str) -> ForgelineError:
     if error.operation_name in _CREDENTIALS_OPERATIONS and meaning not in {"busy", "down", "failed"}:
         meaning = "refused" if meaning == "invalid" else "denied" if meaning == "not there" else meaning
     if meaning in _CREDENTIALS_SENTENCES:  # AWS's own words name the account, and sometimes what was signed
-        return Unavailable(_CREDENTIALS_SENTENCES[meaning].format(what=what))
+        return Unavailable(_CREDENTIALS_SENTENCES[meaning].format(subject=subject))
     message = clean_message(mask_identifiers(str(body.get("Message") or "")))
-    sentence = f"{what} {_SENTENCES[meaning]}" + (f": {message}" if message else ".")
+    sentence = f"{subject} {_SENTENCES[meaning]}" + (f": {message}" if message else ".")
     match meaning:
         case "busy" | "quota" | "not ready":
             retry_after = parse_retry_after(metadata.get("HTTPHeaders", {}).get("retry-after"))
@@ -174,32 +174,32 @@ def _from_client_error(error: sdk.ClientError, what: str) -> ForgelineError:
     return ModelError(sentence)
 
 
-def _from_transport_error(error: sdk.BotoCoreError, what: str) -> ForgelineError:
+def _from_transport_error(error: sdk.BotoCoreError, subject: str) -> ForgelineError:
     """For no response, or not the whole of one."""
     cause = error.kwargs.get("error") if hasattr(error, "kwargs") else None
     if isinstance(cause, aiohttp.ClientPayloadError):
-        return _from_broken_response(cause, what)
+        return _from_broken_response(cause, subject)
     if isinstance(cause, aiohttp.ClientResponseError | HttpProcessingError):
-        return ModelError(f"{what} failed: what was answered is not HTTP.")
+        return ModelError(f"{subject} failed: what was answered is not HTTP.")
     for types, sentence in _UNSENT_SENTENCES:
         if isinstance(error, types):
-            return Unavailable(sentence.format(what=what, words=describe_error(error)))
+            return Unavailable(sentence.format(subject=subject, words=describe_error(error)))
     for types, reason in _UNREACHABLE_REASONS:
         if isinstance(error, types):
-            return Unavailable(f"{what} can't be reached: {reason}.", retryable=True)
-    return Unavailable(f"{what} can't be asked: {describe_error(error)}")
+            return Unavailable(f"{subject} can't be reached: {reason}.", retryable=True)
+    return Unavailable(f"{subject} can't be asked: {describe_error(error)}")
 
 
-def _from_broken_response(error: BaseException, what: str) -> ForgelineError:
+def _from_broken_response(error: BaseException, subject: str) -> ForgelineError:
     """For a response that broke off or can't be read."""
     match error:
         case aiohttp.ServerTimeoutError() | TimeoutError():
-            return Unavailable(f"{what} fell silent.")
+            return Unavailable(f"{subject} fell silent.")
         case aiohttp.ClientError() | OSError() | sdk.ResponseStreamingError():
-            return ModelError(f"{what} failed: its answer broke off, the connection was lost.")
+            return ModelError(f"{subject} failed: its answer broke off, the connection was lost.")
         case ParserError():
-            return ModelError(f"{what} failed: a message of its answer is damaged.")
-    return ModelError(f"{what} failed: its answer can't be read.")
+            return ModelError(f"{subject} failed: a message of its answer is damaged.")
+    return ModelError(f"{subject} failed: its answer can't be read.")
 
 
 def error_response(error: BaseException) -> tuple[str, str]:

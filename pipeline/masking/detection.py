@@ -42,7 +42,7 @@ _CONTROL_SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]{0,16}(?:[@-~]|\Z)?)?")  # of a 
 
 def blank_control_sequences(text: bytes) -> bytes:
     """`text`, equally long, without the terminal's: their last letters must not be taken for a word's first."""
-    return _CONTROL_SEQUENCE.sub(lambda found: b" " * len(found.group()), text) if b"\x1b" in text else text
+    return _CONTROL_SEQUENCE.sub(lambda match: b" " * len(match.group()), text) if b"\x1b" in text else text
 
 
 def _token_pattern(token: Token) -> bytes:
@@ -226,9 +226,9 @@ def find_openings(text: bytes) -> Iterator[tuple[re.Match[bytes], NamedOpening |
         if match is None:
             continue
         if match["word"]:
-            named = NamedOpening.read(text, match)
-            if named.announces_secret():
-                yield match, named
+            opening = NamedOpening.read(text, match)
+            if opening.announces_secret():
+                yield match, opening
         elif match["login"] is None or _may_be_login(text, match.end()):
             yield match, None
 
@@ -296,14 +296,14 @@ def _detect_token(window: bytes, start: WindowPos, end: WindowPos) -> Detection 
 
 
 def _detect_opened(window: bytes, decided: WindowPos, final: bool) -> Detection | None:
-    for match, named in find_openings(window):
+    for match, opening in find_openings(window):
         # What was decided before: the secret is masked, or its quotes were empty.
         if match.end() < decided + bool(match["quote"]):
             continue
         if match["login"]:
             detection = _detect_login(window, match, final)
         else:
-            detection = _detect_value(window, match, named, final)
+            detection = _detect_value(window, match, opening, final)
         if detection is not None:
             return detection
     return None
@@ -330,7 +330,7 @@ _NO_LINE_VALUE: Final = b"\x1b {[\t\r\n"
 _NO_UNQUOTED_VALUE: Final = _NO_LINE_VALUE + UNQUOTED_CLOSERS + b'\x0b\x0c"&<'
 
 
-def _detect_value(window: bytes, match: re.Match[bytes], named: NamedOpening | None, final: bool) -> Detection | None:
+def _detect_value(window: bytes, match: re.Match[bytes], opening: NamedOpening | None, final: bool) -> Detection | None:
     """The value after a name or `Bearer`."""
     start = match.end()
     if match["quote"]:
@@ -340,7 +340,7 @@ def _detect_value(window: bytes, match: re.Match[bytes], named: NamedOpening | N
         return None
     if _CUT_SCHEME.fullmatch(rest) and not final:
         return Detection(WindowPos(start))
-    goes_to_line_end = named is not None and named.begins_line()
+    goes_to_line_end = opening is not None and opening.begins_line()
     if (scheme := _SCHEME.match(rest)) and not goes_to_line_end:
         start += scheme.end()
         rest = rest[scheme.end() :]

@@ -109,8 +109,8 @@ class _KnownValueMasker:
     def _swallow_tail(self, text: bytes) -> int:
         """How much of `text` goes on with the long value that was found; `_tails` is then what is left of it."""
         size = max(_common_prefix_size(tail, text) for tail in self._tails)
-        goes_on = size == len(text)
-        self._tails = [tail[size:] for tail in self._tails if goes_on and tail[:size] == text and len(tail) > size]
+        continues = size == len(text)
+        self._tails = [tail[size:] for tail in self._tails if continues and tail[:size] == text and len(tail) > size]
         return size
 
     def _find_undecided(self, text: bytes, start: int) -> int:
@@ -140,12 +140,12 @@ class _PrivateKeyMasker:
 
     def __init__(self) -> None:
         self._before = b""  # the last bytes of what has gone by: of the text, or of a key
-        self._left = 0  # bytes of a key that may still be swallowed; 0 outside of one
+        self._remaining_key_bytes = 0  # bytes of a key that may still be swallowed; 0 outside of one
 
     def feed(self, data: bytes) -> bytes:
         out = []
         while data:
-            part, data = self._feed_inside(data) if self._left else self._feed_outside(data)
+            part, data = self._feed_inside(data) if self._remaining_key_bytes else self._feed_outside(data)
             out.append(part)
         return b"".join(out)
 
@@ -156,20 +156,20 @@ class _PrivateKeyMasker:
         if begin is None:
             self._before = text[-self.MAX_BEGIN_SIZE :]
             return data, b""
-        self._before, self._left = b"", self.MAX_KEY_SIZE
+        self._before, self._remaining_key_bytes = b"", self.MAX_KEY_SIZE
         size = begin.end() - len(text) + len(data)
         return data[:size], data[size:]
 
     def _feed_inside(self, data: bytes) -> tuple[bytes, bytes]:
-        is_start = self._left == self.MAX_KEY_SIZE
-        text = self._before + data[: self._left]
+        is_start = self._remaining_key_bytes == self.MAX_KEY_SIZE
+        text = self._before + data[: self._remaining_key_bytes]
         end = text.find(PEM_END)
         if end >= 0:
             # The part of the END line that was swallowed with the key's last bytes is written now.
             rest = data[max(0, end + len(PEM_END) - len(self._before)) :]
-            self._before, self._left = b"", 0
+            self._before, self._remaining_key_bytes = b"", 0
             return (MASK if is_start else b"") + PEM_END, rest
-        rest = data[self._left :]
-        self._left -= len(data) - len(rest)
-        self._before = text[-len(PEM_END) + 1 :] if self._left else b""
+        rest = data[self._remaining_key_bytes :]
+        self._remaining_key_bytes -= len(data) - len(rest)
+        self._before = text[-len(PEM_END) + 1 :] if self._remaining_key_bytes else b""
         return MASK if is_start else b"", rest

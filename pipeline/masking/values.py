@@ -43,10 +43,10 @@ class SecretValue:
         mask = b"" if self._is_masked else MASK
         self._is_masked = True
         colours = list(_COLOUR.finditer(secret))
-        begun = b"".join(
+        started = b"".join(
             secret[released : colour.end()] for colour in colours if colour.start() < released < colour.end()
         )
-        return begun + mask + b"".join(colour.group() for colour in colours if colour.start() >= released)
+        return started + mask + b"".join(colour.group() for colour in colours if colour.start() >= released)
 
 
 class FixedSizeValue(SecretValue):

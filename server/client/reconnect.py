@@ -25,17 +25,18 @@ class ReconnectPolicy:
         self._max_outage = max_outage
         self._notify = notify
         self._was_connected = False
-        self._lost_at: float | None = None  # time.monotonic()
+        self._disconnected_at: float | None = None  # time.monotonic()
         self._delay = INITIAL_DELAY
 
     async def wait_before_retry(self, error: ClientError) -> None:
         """Return when it is time to try again. Raises `error` if a retry can't help or the outage lasts too long."""
         now = time.monotonic()
-        if not self._is_retryable(error) or (self._lost_at is not None and now - self._lost_at > self._max_outage):
+        is_over = self._disconnected_at is not None and now - self._disconnected_at > self._max_outage
+        if not self._is_retryable(error) or is_over:
             raise error
-        if self._lost_at is None:
+        if self._disconnected_at is None:
             self._was_connected = True
-            self._lost_at, self._delay = now, INITIAL_DELAY
+            self._disconnected_at, self._delay = now, INITIAL_DELAY
             self._notify("The connection was lost; reconnecting …")
         await asyncio.sleep(add_jitter(self._delay))
         self._delay = min(self._delay * 2, MAX_DELAY)
@@ -43,13 +44,13 @@ class ReconnectPolicy:
     def mark_connected(self) -> None:
         """Record that the server has answered. Call it after every response."""
         self._was_connected = True
-        if self._lost_at is not None:
-            self._lost_at = None
+        if self._disconnected_at is not None:
+            self._disconnected_at = None
             self._notify("The server is back; going on where it stopped.")
 
     def _is_retryable(self, error: ClientError) -> bool:
         if isinstance(error, ApiError):  # a server that is starting or shutting down answers with one of these
-            return self._lost_at is not None and error.status in (429, 502, 503, 504)
+            return self._disconnected_at is not None and error.status in (429, 502, 503, 504)
         # A server that can't be reached at the first attempt is reported at once.
         return isinstance(error, ConnectionLost) or (isinstance(error, ServerUnreachable) and self._was_connected)
 

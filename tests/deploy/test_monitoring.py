@@ -219,7 +219,7 @@ async def start_prometheus(folder: Path, server: ServerProcess, key: str) -> Asy
 
 async def poll_until(condition: Callable[[], Awaitable[object]]) -> None:
     """Poll until a condition holds: another process sends no notification."""
-    while not await condition():  # noqa: ASYNC110 - as said
+    while not await condition():  # noqa: ASYNC110 - nothing signals the condition
         await asyncio.sleep(0.1)
 
 

@@ -19,7 +19,7 @@ from pipeline.presets.models import ModelPreset
 
 STACK_PREFIX: Final = "EMD-Model"
 PIPELINE: Final = "EMD-Env-Pipeline"
-FAILURE_SHOWN_FOR: Final = timedelta(hours=24)  # as in EMD: an older failure is history
+FAILURE_MAX_AGE: Final = timedelta(hours=24)  # as in EMD: an older failure is history
 MAX_CONCURRENT_CALLS: Final = 5  # CodePipeline allows an account only a few calls a second
 
 _RUNNING: Final = {"InProgress", "Stopping"}
@@ -210,7 +210,7 @@ async def _gather_all(*awaitables: Awaitable[_ExecutionDetail]) -> list[_Executi
 
 async def _list_recent_executions(client: Any) -> list[dict[str, Any]] | None:
     """Every execution that is running, and those that ended recently; newest first. None without a pipeline."""
-    since = datetime.now(UTC) - FAILURE_SHOWN_FOR
+    since = datetime.now(UTC) - FAILURE_MAX_AGE
     summaries: list[dict[str, Any]] = []
     try:
         async for page in _paginate(client.list_pipeline_executions, "nextToken", pipelineName=PIPELINE):

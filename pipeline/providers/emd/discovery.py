@@ -29,11 +29,11 @@ KEEP_SECONDS = 600.0  # how long a region is refreshed after the last request, i
 
 @dataclass(frozen=True, slots=True)
 class RegionSnapshot:
-    """The result of a refresh. `executions` is None if EMD has not been set up; `doubt` is what could not be read."""
+    """The result of a refresh. `executions` is None if EMD has not been set up; `warning` is what could not be read."""
 
     stacks: Mapping[str, EmdDeployment] = field(default_factory=dict)
     executions: Mapping[str, EmdDeployment] | None = field(default_factory=dict)
-    doubt: str | None = None
+    warning: str | None = None
 
     def get(self, key: str) -> EmdDeployment:
         """The deployment of `<model id>/<tag>`."""
@@ -44,8 +44,8 @@ class RegionSnapshot:
             deployment = stack
         if self.executions is None and deployment is NOT_DEPLOYED:
             return replace(deployment, reason="EMD has not been set up in this region yet: emd bootstrap comes first")
-        if self.doubt and deployment.status == "not_deployed":
-            return replace(deployment, reason=self.doubt)
+        if self.warning and deployment.status == "not_deployed":
+            return replace(deployment, reason=self.warning)
         return deployment
 
 
@@ -63,8 +63,8 @@ class RegionState:
         deployment = self.snapshot.get(key)
         if self.error is None:
             return deployment
-        doubt = f"this is how it was when it could last be looked up: {self.error.message}"
-        return replace(deployment, reason=f"{deployment.reason}; {doubt}" if deployment.reason else doubt)
+        note = f"this is how it was when it could last be looked up: {self.error.message}"
+        return replace(deployment, reason=f"{deployment.reason}; {note}" if deployment.reason else note)
 
 
 class RegionDeployments:
@@ -193,8 +193,8 @@ class RegionDeployments:
         if not isinstance(executions, ForgelineError):
             raise executions
         last_executions = self._state.snapshot.executions if self._state.snapshot else {}
-        doubt = f"whether it is being deployed can't be told: {executions.message}"
-        return RegionSnapshot(stacks, last_executions, doubt)
+        warning = f"whether it is being deployed can't be told: {executions.message}"
+        return RegionSnapshot(stacks, last_executions, warning)
 
 
 def _as_unavailable(error: ForgelineError, region: str) -> Unavailable:

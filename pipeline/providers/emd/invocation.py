@@ -150,7 +150,7 @@ class RouterClient:
         response = await self._http.post(url, key, body, connect_seconds)
         if response.status == 401:
             response.close()
-            rejected_key, key = key, await self._api_key(model, preset.region, reread=True)
+            rejected_key, key = key, await self._api_key(model, preset.region, refresh=True)
             if key == rejected_key:
                 raise Unavailable(f"EMD's router refused the key that {SECRET} holds for {model}.")
             response = await self._http.post(url, key, body, connect_seconds)
@@ -159,13 +159,13 @@ class RouterClient:
             raise DeploymentGone
         return await self._http.read_response(response, key, inference.parameters.stop)
 
-    async def _api_key(self, model: str, region: str | None, *, reread: bool = False) -> str:
+    async def _api_key(self, model: str, region: str | None, *, refresh: bool = False) -> str:
         """The model's key, "" if it has none. Raises Unavailable if the secret has to be read again and can't be."""
-        if reread or region not in self._keys:
+        if refresh or region not in self._keys:
             try:
                 self._keys[region] = await self._read_keys(region)
             except ForgelineError as error:
-                if reread:
+                if refresh:
                     raise Unavailable(f"EMD's router wants a key for {model}, and {error.message}") from error
                 return ""  # the model may need none
         return self._keys[region].get(model, "")

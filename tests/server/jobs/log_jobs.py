@@ -1,6 +1,6 @@
 """Jobs for tests of log followers: the server's own runner knows them, and a process of the test writes their log.
 
-async with serving(tmp_path) as server, written_job(server) as job:
+async with running_server(tmp_path) as server, open_written_job(server) as job:
     await job.writer.write(b"hello\n")
     job.finish()
 """
