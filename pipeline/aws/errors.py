@@ -99,6 +99,8 @@ _UNSENT_SENTENCES: Final[tuple[tuple[_ErrorTypes, str], ...]] = (
     (_CREDENTIALS_ERRORS, f"AWS credentials can't be had ({{words}}). {SIGN_IN}."),
     (sdk.NoRegionError, "No AWS region is known for {what}: set region in its preset, or AWS_DEFAULT_REGION."),
     (_SETTINGS_ERRORS, "The AWS settings that {what} needs can't be used: {words}"),
+)
+_NO_RESPONSE_SENTENCES: Final[tuple[tuple[_ErrorTypes, str], ...]] = (
     (sdk.ReadTimeoutError, "{what} did not answer in time."),  # it may be working still: not to be asked again
     (sdk.SSLError, "{what} can't be reached: no TLS connection to AWS could be made."),
 )
@@ -119,7 +121,7 @@ def to_forgeline_error(error: BaseException, what: str) -> ForgelineError:
         case sdk.ClientError():
             return _from_client_error(error, what)
         case sdk.ParamValidationError():
-            return InvalidRequest(f"The request to {what} can't be sent: {describe_error(error)}")
+            return InvalidRequest(f"The request to {what} can't be sent: {describe_error(error)}", before_call=True)
         case sdk.BotoCoreError() if not isinstance(error, sdk.ResponseStreamingError):
             return _from_transport_error(error, what)
     return _from_broken_response(error, what)
@@ -183,7 +185,10 @@ def _from_transport_error(error: sdk.BotoCoreError, what: str) -> ForgelineError
         return ModelError(f"{what} failed: what was answered is not HTTP.")
     for types, sentence in _UNSENT_SENTENCES:
         if isinstance(error, types):
-            return Unavailable(sentence.format(what=what, words=describe_error(error)))
+            return Unavailable(sentence.format(what=what, words=describe_error(error)), before_call=True)
+    for types, sentence in _NO_RESPONSE_SENTENCES:
+        if isinstance(error, types):
+            return Unavailable(sentence.format(what=what))
     for types, reason in _UNREACHABLE_REASONS:
         if isinstance(error, types):
             return Unavailable(f"{what} can't be reached: {reason}.", retryable=True)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_sdk_warnings")
 
 SECRET, KEY = "the-word-nobody-may-see", "key-nobody-may-see"
 BODY = {"text": SECRET, "system": SECRET, "stop": [SECRET], "max_tokens": 50, "temperature": 0.5, "top_p": 0.9}
-STAGES = ["route_model", "fit_frames", "limit", "circuit_breaker", "retry", "invoke"]
+STAGES = ["route_model", "fit_frames", "retry", "circuit_breaker", "limit", "invoke"]
 """The stages of a call that can't be made again at another model, down to the call."""
 
 
