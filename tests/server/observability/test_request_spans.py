@@ -206,7 +206,7 @@ async def test_span_for_each_retry_and_fallback(tmp_path: Path) -> None:
     assert recorded.outline() == [
         *span_lines(0, "POST /api/models/{name}", "inference first", "stage decode_frames", "stage fallback"),
         *span_lines(4, *names, "chat first"),
-        *span_lines(9, "stage invoke", "chat first"),
+        *span_lines(7, *names[3:], "chat first"),
         *span_lines(4, *names, "chat second"),
         *span_lines(10, "stage normalize_envelope"),
     ]
