@@ -52,6 +52,7 @@ docs: $(VENV)/.docs
 
 schema: $(VENV)/.local
 	$(BIN)/python docs/schema/make.py
+	$(BIN)/python docs/schema/make_pipeline.py
 
 screenshots: $(VENV)/.test
 	$(BIN)/python docs/screenshots/make.py

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_presets(folder: Path) -> int:
-    """Print every error in a folder of presets, with file and line. Returns the exit code: 1 where there is one."""
+    """Print all errors and warnings of a folder of presets, with file and line. Returns 1 if there is an error."""
     if not folder.is_dir():
         raise StartupError(f"{folder} is no folder")
     store = PresetStore(
@@ -41,6 +41,8 @@ def check_presets(folder: Path) -> int:
     store.reload()
     for fault in store.snapshot.errors:
         print(fault)
+    for warning in store.snapshot.warnings:
+        print(f"warning: {warning}")
     if store.snapshot.errors:
         return 1
     print(f"{sum(map(len, store.snapshot.presets.values()))} presets, no fault")

@@ -25,6 +25,8 @@ Each has a stable `code`. `server/errors.py` maps it to an HTTP status.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import ClassVar, Self
@@ -34,16 +36,24 @@ class ForgelineError(Exception):
     """An error whose message is a sentence that the client can act on.
 
     `retry_after` is in seconds; None: unknown. `retryable`: whether the same call may succeed a moment later and is not
-    charged twice.
+    charged twice. `before_call`: whether it was raised before the upstream call began, so that no call has failed.
     """
 
     code: ClassVar[str] = "internal"
     retryable: bool = False
 
-    def __init__(self, message: str, *, retry_after: float | None = None, retryable: bool | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        retryable: bool | None = None,
+        before_call: bool = False,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
+        self.before_call = before_call
         if retryable is not None:
             self.retryable = retryable
 
@@ -125,6 +135,16 @@ class Internal(ForgelineError):
 
     def __init__(self) -> None:
         super().__init__("Forgeline failed to answer this request; its log says why, under this request_id.")
+
+
+@contextmanager
+def before_upstream_call() -> Iterator[None]:
+    """Set `before_call` of the errors that are raised inside. For what a provider does before it sends anything."""
+    try:
+        yield
+    except ForgelineError as error:
+        error.before_call = True
+        raise
 
 
 def parse_retry_after(header: str | None) -> float | None:

@@ -285,8 +285,9 @@ class Inference:
     """One request on its way to one model. Frozen: a stage passes on a changed copy, so a retry starts clean.
 
     `requested_model` is the model that the client named; events have this name. `model` is the one that will answer.
-    `messages` and `parameters` are what will be sent; those of the client stay in `request`. All copies share
-    `failed_call_seconds`: the duration of each upstream call that failed.
+    `messages` and `parameters` are what will be sent; those of the client stay in `request`. `invoke` calls the
+    `call_guards` right before the upstream call; each may raise to prevent it. All copies share `failed_call_seconds`:
+    the duration of each upstream call that failed.
     """
 
     request: InferenceRequest
@@ -297,7 +298,16 @@ class Inference:
     parameters: Parameters
     selected_target: ModelTarget | None = None
     started_call: UpstreamCall | None = None
+    call_guards: tuple[Callable[[], None], ...] = ()
     failed_call_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def failed_calls(self) -> int:
+        """How many upstream calls have failed so far, those of other models (fallbacks) included.
+
+        A stage that compares it before and after `proceed` knows whether an error is that of an upstream call.
+        """
+        return len(self.failed_call_seconds)
 
     @property
     def target(self) -> ModelTarget:

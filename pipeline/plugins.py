@@ -41,9 +41,9 @@ STAGES: dict[str, StageFactory] = {
     "fallback": fallback.create,
     "route_model": route_model.create,
     "fit_frames": fit_frames.create,
-    "limit": limit.create,
-    "circuit_breaker": circuit_breaker.create,
     "retry": retry.create,
+    "circuit_breaker": circuit_breaker.create,
+    "limit": limit.create,
     "invoke": invoke.create,
     "normalize_envelope": normalize_envelope.create,
 }

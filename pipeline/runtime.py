@@ -95,6 +95,10 @@ class Runtime:
                 log.warning("preset_rejected", kind=change.kind, name=change.name, error=str(change.error))
             else:
                 log.info(f"preset_{change.change}", kind=change.kind, name=change.name)
+        changed = {(change.kind, change.name) for change in changes}
+        for warning in self.store.snapshot.warnings:
+            if (warning.kind, warning.name) in changed:
+                log.warning("preset_outdated", kind=warning.kind, name=warning.name, warning=str(warning))
         if changes or not self._is_loaded:
             self._is_loaded = True
             await self._replace_version()

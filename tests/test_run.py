@@ -225,6 +225,17 @@ async def test_check_prints_every_error_with_file_and_line(tmp_path: Path) -> No
 
 
 @async_test
+async def test_check_warns_of_outdated_stage_order(tmp_path: Path) -> None:
+    stages = ["route_model", "limit", "circuit_breaker", "retry", "invoke", "normalize_envelope"]
+    write_presets(tmp_path / "presets", {"m": scripted_model("echo")}, stages)
+    ended = await run_to_end(tmp_path, "--check", str(tmp_path / "presets"))
+    warning, summary = ended.out.splitlines()
+    assert warning.startswith("warning: pipeline.yaml:4: ")
+    assert "circuit_breaker should stand before limit" in warning
+    assert (ended.code, summary) == (0, "2 presets, no fault")
+
+
+@async_test
 async def test_run_help_lists_options(tmp_path: Path) -> None:
     ended = await run_to_end(tmp_path, "--help")
     assert ended.code == 0

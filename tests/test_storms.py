@@ -171,12 +171,13 @@ async def test_breaker_opens_while_upstream_is_down_and_closes_after(tmp_path: P
     async with start_storm(tmp_path, breaker={"failures": 3, "seconds": 0.5}, retry=retry) as storm:
         assert count_statuses(await storm.send(10)) == {200: 10}
         await storm.upstream.stop()
-        answers = [(await storm.send(1))[0] for _ in range(3)]
-        assert ["Cannot reach" in answer.json["error"] for answer in answers] == [True] * 3
+        # Two calls of the first request and one of the second, whose retry meets the open breaker.
+        answers = [(await storm.send(1))[0] for _ in range(2)]
+        assert ["Cannot reach" in answer.json["error"] for answer in answers] == [True] * 2
         await disrupt(storm)
         for answer in await storm.send(50):
             check_error(answer, 503, "unavailable", "m failed 3 times in a row")
-        assert (await scrape(storm.server))("retries_total", model="m") == 3  # the 50 calls were not retried
+        assert (await scrape(storm.server))("retries_total", model="m") == 2  # the 50 requests were not retried
         await check_recovery(storm)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -40,11 +41,12 @@ RawPiece = bytes | asyncio.Event | Cut
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request that was received."""
+    """A request that was received. `received_at` is in monotonic seconds."""
 
     path: str
     headers: Mapping[str, str]
     body: Any
+    received_at: float
 
 
 class Upstream:
@@ -106,7 +108,7 @@ class Upstream:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self._transports.add(request.transport)
         body = json.loads(await request.read())
-        self.requests.append(RecordedRequest(request.path, dict(request.headers), body))
+        self.requests.append(RecordedRequest(request.path, dict(request.headers), body, time.monotonic()))
         await self._count(1)
         try:
             return await self.responses.get(body.get("model", ""), self.response)(request)

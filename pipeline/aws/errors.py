@@ -99,6 +99,8 @@ _UNSENT_SENTENCES: Final[tuple[tuple[_ErrorTypes, str], ...]] = (
     (_CREDENTIALS_ERRORS, f"AWS credentials can't be had ({{words}}). {SIGN_IN}."),
     (sdk.NoRegionError, "No AWS region is known for {subject}: set region in its preset, or AWS_DEFAULT_REGION."),
     (_SETTINGS_ERRORS, "The AWS settings that {subject} needs can't be used: {words}"),
+)
+_NO_RESPONSE_SENTENCES: Final[tuple[tuple[_ErrorTypes, str], ...]] = (
     (sdk.ReadTimeoutError, "{subject} did not answer in time."),  # it may be working still: not to be asked again
     (sdk.SSLError, "{subject} can't be reached: no TLS connection to AWS could be made."),
 )
@@ -119,7 +121,7 @@ def to_forgeline_error(error: BaseException, subject: str) -> ForgelineError:
         case sdk.ClientError():
             return _from_client_error(error, subject)
         case sdk.ParamValidationError():
-            return InvalidRequest(f"The request to {subject} can't be sent: {describe_error(error)}")
+            return InvalidRequest(f"The request to {subject} can't be sent: {describe_error(error)}", before_call=True)
         case sdk.BotoCoreError() if not isinstance(error, sdk.ResponseStreamingError):
             return _from_transport_error(error, subject)
     return _from_broken_response(error, subject)
@@ -183,7 +185,10 @@ def _from_transport_error(error: sdk.BotoCoreError, subject: str) -> ForgelineEr
         return ModelError(f"{subject} failed: what was answered is not HTTP.")
     for types, sentence in _UNSENT_SENTENCES:
         if isinstance(error, types):
-            return Unavailable(sentence.format(subject=subject, words=describe_error(error)))
+            return Unavailable(sentence.format(subject=subject, words=describe_error(error)), before_call=True)
+    for types, sentence in _NO_RESPONSE_SENTENCES:
+        if isinstance(error, types):
+            return Unavailable(sentence.format(subject=subject))
     for types, reason in _UNREACHABLE_REASONS:
         if isinstance(error, types):
             return Unavailable(f"{subject} can't be reached: {reason}.", retryable=True)

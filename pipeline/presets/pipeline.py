@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
@@ -15,13 +16,15 @@ DEFAULT_STAGES = (
     "fallback",
     "route_model",
     "fit_frames",
-    "limit",
-    "circuit_breaker",
     "retry",
+    "circuit_breaker",
+    "limit",
     "invoke",
     "normalize_envelope",
 )
-"""The stages of a server without a pipeline.yaml."""
+"""The stages of a server without a pipeline.yaml. `make schema` writes them into the shipped one."""
+
+_ORDERED_STAGES = {"retry", "circuit_breaker", "limit"}
 
 
 class StageSpec(Struct, frozen=True):
@@ -74,6 +77,19 @@ def parse_pipeline(value: Any, check_stage: Callable[[StageSpec], None]) -> Pipe
     return PipelinePreset(tuple(specs))
 
 
+def find_order_warnings(preset: PipelinePreset) -> list[SchemaError]:
+    """A warning if retry, breaker and limiter stand in another order than in `DEFAULT_STAGES`, as in 0.1.0."""
+    stages = [(index, spec.name) for index, spec in enumerate(preset.stages) if spec.name in _ORDERED_STAGES]
+    for (_, name_before), (index, name) in pairwise(stages):
+        if DEFAULT_STAGES.index(name_before) > DEFAULT_STAGES.index(name):
+            problem = (
+                f"{name} should stand before {name_before}: since 0.2.0 the order is retry, circuit_breaker, limit."
+                " In another order a retry may hold its permit while it waits, and calls may exceed the limits."
+            )
+            return [SchemaError(("stages", index), problem)]
+    return []
+
+
 def _parse_stage_spec(item: str | dict[str, dict[str, Any]], index: int) -> StageSpec:
     if isinstance(item, str):
         return StageSpec(item)
@@ -85,4 +101,10 @@ def _parse_stage_spec(item: str | dict[str, dict[str, Any]], index: int) -> Stag
 
 def pipeline_preset_kind(check_stage: Callable[[StageSpec], None]) -> PresetKind[PipelinePreset]:
     """The preset kind of pipeline.yaml; see `parse_pipeline` for `check_stage`."""
-    return PresetKind("pipeline", "", lambda value: parse_pipeline(value, check_stage), single="pipeline")
+    return PresetKind(
+        "pipeline",
+        "",
+        lambda value: parse_pipeline(value, check_stage),
+        single="pipeline",
+        find_warnings=find_order_warnings,
+    )

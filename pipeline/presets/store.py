@@ -30,13 +30,15 @@ NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 class PresetKind(Generic[P]):
     """One kind of preset: the files `folder`/NAME.yaml, or with `single` only the file `folder`/SINGLE.yaml.
 
-    `parse` makes the preset from a file's content. It raises SchemaError.
+    `parse` makes the preset from a file's content. It raises SchemaError. `find_warnings` returns what is outdated in a
+    valid preset.
     """
 
     name: str
     folder: str
     parse: Callable[[Any], P]
     single: str | None = None
+    find_warnings: Callable[[P], Sequence[SchemaError]] = lambda preset: ()
 
     def list_files(self, root: Path) -> dict[str, Path]:
         """The files of this kind by the names of their presets. Raises OSError for an unreadable folder."""
@@ -81,6 +83,7 @@ class PresetSnapshot:
 
     presets: Mapping[str, Mapping[str, Any]]
     errors: tuple[PresetError, ...] = ()
+    warnings: tuple[PresetError, ...] = ()
 
     def get(self, kind: PresetKind[P]) -> Mapping[str, P]:
         """The presets of this kind by name."""
@@ -89,11 +92,12 @@ class PresetSnapshot:
 
 @dataclass(slots=True)
 class _PresetFile:
-    """A file at its last read: a signature that differs once the file does, its last valid preset, its error."""
+    """A file at its last read: a signature that differs once the file does, its last valid preset, its problems."""
 
     signature: tuple[int, ...]
     preset: Any = None
     error: PresetError | None = None
+    warnings: tuple[PresetError, ...] = ()
 
 
 class PresetStore:
@@ -127,7 +131,8 @@ class PresetStore:
                     if file.preset is not None:
                         presets[kind.name].setdefault(name, file.preset)
         errors = tuple(file.error for file in self._files.values() if file.error is not None)
-        self.snapshot = PresetSnapshot(presets, errors)
+        warnings = tuple(warning for file in self._files.values() for warning in file.warnings)
+        self.snapshot = PresetSnapshot(presets, errors, warnings)
         return [*_diff(before, self.snapshot), *rejections]
 
     def _list_files(
@@ -159,7 +164,14 @@ def _read_file(kind: PresetKind[Any], root: Path, name: str, path: Path, previou
             raise yaml.YamlError(0, "expected a regular file")
         if not NAME_PATTERN.fullmatch(name):
             raise yaml.YamlError(0, f"{name!r} is no name for a preset: expected {NAME_PATTERN.pattern}")
-        return _PresetFile(signature, _parse_preset(kind, path.read_bytes()))
+        document = yaml.parse(path.read_bytes())
+        valid_preset = _parse_preset(kind, document)
+        warnings = kind.find_warnings(valid_preset)
+        return _PresetFile(
+            signature,
+            valid_preset,
+            warnings=tuple(make_error(document.line_of(warning.path), str(warning)) for warning in warnings),
+        )
     except OSError as error:
         return _PresetFile(signature, preset, make_error(0, f"can't be read: {error.strerror}", error))
     except yaml.YamlError as error:
@@ -169,8 +181,7 @@ def _read_file(kind: PresetKind[Any], root: Path, name: str, path: Path, previou
         return _PresetFile(signature, preset, make_error(0, f"can't be checked: {error!r}", error))
 
 
-def _parse_preset(kind: PresetKind[P], content: bytes) -> P:
-    document = yaml.parse(content)
+def _parse_preset(kind: PresetKind[P], document: yaml.Document) -> P:
     try:
         return kind.parse(document.value)
     except SchemaError as error:

@@ -38,6 +38,7 @@ from pipeline.errors import (
     RateLimited,
     Unavailable,
     UnknownModel,
+    before_upstream_call,
 )
 from pipeline.messages import (
     Chunk,
@@ -138,7 +139,9 @@ class ScriptedProvider:
     async def open(self, target: ModelTarget, inference: Inference) -> ModelResponse:
         """Play the script up to its first chunk. Raises Unavailable for a script that can't be played."""
         self.calls += 1
-        steps, playback = list(_resolve_random_steps(parse_script(target.preset.model))), _Playback()
+        with before_upstream_call():
+            steps = list(_resolve_random_steps(parse_script(target.preset.model)))
+        playback = _Playback()
         streamed = ("unstreamed", "") not in steps
         parts = _play(steps, inference.messages[-1], playback)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import structlog
@@ -35,9 +36,12 @@ class Breaker:
         return "open" if time.monotonic() < self._opened_at + policy.seconds else "half_open"
 
     def admit(self, call: object, model: str, policy: BreakerPolicy) -> None:
-        """Admit a call, as the probe if the breaker is half open. Raises Unavailable for a call that may not run."""
+        """Admit a call, as the probe if the breaker is half open. Raises Unavailable for a call that may not run.
+
+        A call that is admitted a second time stays the probe.
+        """
         state = self.state(policy)
-        if state == "open" or (state == "half_open" and self._probe is not None):
+        if state == "open" or (state == "half_open" and self._probe not in (None, call)):
             seconds_left = (self._opened_at or 0.0) + policy.seconds - time.monotonic()
             raise Unavailable(
                 f"{model} failed {self.consecutive_failures} times in a row, and is not asked for a while.",
@@ -69,6 +73,8 @@ class Breaker:
 
 
 class CircuitBreaker:
+    """Counts upstream calls only: an error of the stages below, such as a full queue, counts neither way."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
 
@@ -76,13 +82,18 @@ class CircuitBreaker:
         breaker: Breaker = self._context.state(inference.target.model).setdefault("breaker", Breaker())
         call = _TrackedCall(breaker, inference.target, self._context)
         call.admit()
+        failed_calls = inference.failed_calls
+        # Admitted again after the queue of `limit`: the breaker may have opened, or closed, while the call waited.
+        guards = (*inference.call_guards, call.admit)
         try:
-            events = await proceed(inference)
-        except (ModelError, Unavailable):
-            call.record_failure()
-            raise
-        except ForgelineError:
-            call.record_first_chunk()  # the model responds, even if it rejects this request
+            events = await proceed(replace(inference, call_guards=guards))
+        except ForgelineError as error:
+            if inference.failed_calls == failed_calls:
+                raise  # the upstream was not called
+            if isinstance(error, ModelError | Unavailable):
+                call.record_failure()
+            else:
+                call.record_first_chunk()  # the model responds, even if it rejects this request
             raise
         finally:
             breaker.release_probe(call)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.errors import InvalidRequest, Unavailable
+from pipeline.errors import ForgelineError, InvalidRequest, Unavailable
 from pipeline.events.idle_timer import IdleTimer
 from pipeline.messages import EventStream, Inference, ModelResponse, ResponsePart, UpstreamCall
 from pipeline.presets.schema import NoOptions, validate
@@ -23,6 +23,8 @@ class Invoke:
         target = inference.target
         provider = self._context.providers[target.preset.provider]
         _check_features(inference, provider)
+        for guard in inference.call_guards:
+            guard()
         timeouts = target.preset.timeouts
         started_at = time.monotonic()
         counters = self._context.counters(target.model)
@@ -32,7 +34,8 @@ class Invoke:
                 response = await provider.open(target, inference)
         except BaseException as error:
             counters.open_calls -= 1
-            inference.failed_call_seconds.append(time.monotonic() - started_at)
+            if not (isinstance(error, ForgelineError) and error.before_call):
+                inference.failed_call_seconds.append(time.monotonic() - started_at)
             if not isinstance(error, TimeoutError):
                 raise
             # Not retryable: the upstream may still be working on this request.

@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 
 class Retry:
+    """Repeats failed upstream calls only. An error of the stages below, such as a full queue, passes at once."""
+
     def __init__(self, context: Context) -> None:
         self._context = context
 
@@ -27,23 +29,33 @@ class Retry:
         policy, model = inference.target.preset.retry, inference.target.model
         started_at = time.monotonic()
         attempt = 1
-        while True:
-            try:
-                return await proceed(inference)
-            except ForgelineError as error:
-                delay = retry_delay(error, attempt, policy)
-                if delay is None or time.monotonic() - started_at + delay > policy.deadline:
-                    raise
-                log.info(
-                    "retry_scheduled",
-                    request_id=inference.request.request_id,
-                    model=model,
-                    code=error.code,
-                    delay=delay,
-                )
-            self._context.counters(model).retries += 1
-            attempt += 1
-            await asyncio.sleep(delay)
+        upstream_error: ForgelineError | None = None
+        try:
+            while True:
+                failed_calls = inference.failed_calls
+                try:
+                    return await proceed(inference)
+                except ForgelineError as error:
+                    if inference.failed_calls == failed_calls:  # this attempt did not reach the upstream
+                        if upstream_error is None:
+                            raise
+                        raise upstream_error from upstream_error.__cause__
+                    delay = retry_delay(error, attempt, policy)
+                    if delay is None or time.monotonic() - started_at + delay > policy.deadline:
+                        raise
+                    log.info(
+                        "retry_scheduled",
+                        request_id=inference.request.request_id,
+                        model=model,
+                        code=error.code,
+                        delay=delay,
+                    )
+                    upstream_error = error
+                self._context.counters(model).retries += 1
+                attempt += 1
+                await asyncio.sleep(delay)
+        finally:
+            del upstream_error  # its traceback holds this frame: the cycle would keep the request in memory
 
 
 def retry_delay(error: ForgelineError, attempt: int, policy: RetryPolicy) -> float | None:

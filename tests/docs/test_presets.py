@@ -104,3 +104,10 @@ def test_json_schemas_are_up_to_date(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "docs/schema/make.py", tmp_path], cwd=ROOT, env=environ, check=True)
     generated = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert generated == {path.name: path.read_text() for path in (ROOT / "docs/schema").glob("*.json")}
+
+
+def test_shipped_pipeline_is_up_to_date(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    generated = tmp_path / "pipeline.yaml"
+    subprocess.run([sys.executable, "docs/schema/make_pipeline.py", generated], cwd=ROOT, env=environ, check=True)
+    assert generated.read_text() == (ROOT / "presets/pipeline.yaml").read_text()

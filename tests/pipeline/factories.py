@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from pipeline.errors import ForgelineError
 from pipeline.media.frames import EncodedFrame, Frame
 from pipeline.messages import (
     Event,
@@ -63,6 +64,19 @@ async def play_steps(steps: Sequence[Any]) -> AsyncGenerator[Sequence[Any], None
             raise step
         else:
             yield [step]
+
+
+class Rejection:
+    """An outcome: another stage raises this error, so that the upstream is not called."""
+
+    def __init__(self, error: ForgelineError) -> None:
+        self.error = error
+
+
+def fail_call(inference: Inference, error: BaseException) -> NoReturn:
+    """Raise the error of an upstream call, as `invoke` does."""
+    inference.failed_call_seconds.append(0.01)
+    raise error
 
 
 class CloseCounter:

@@ -134,6 +134,25 @@ async def test_acquired_version_keeps_its_models_after_reload(harness: RuntimeHa
 
 
 @async_test
+async def test_outdated_stage_order_is_used_and_logged_once_per_change(harness: RuntimeHarness) -> None:
+    harness.write("limit", "circuit_breaker", "retry")
+    with structlog.testing.capture_logs() as logs:
+        await harness.runtime.start()
+        harness.write("limit", "circuit_breaker", "retry", m=scripted_model("echo"))
+        await harness.runtime.reload()
+        assert [log["warning"].partition(": ")[0] for log in logs if log["event"] == "preset_outdated"] == [
+            "pipeline.yaml:4"
+        ]
+        harness.write("limit", "retry")
+        await harness.runtime.reload()
+        harness.write("retry", "limit")
+        await harness.runtime.reload()
+    assert len([log for log in logs if log["event"] == "preset_outdated"]) == 2
+    names = [type(instance.stage).__name__ for instance in harness.runtime.acquire().stage_instances]
+    assert names == ["RouteModel", "Retry", "Limit", "Invoke", "NormalizeEnvelope"]
+
+
+@async_test
 async def test_invalid_pipeline_on_reload_keeps_last_valid_pipeline(harness: RuntimeHarness) -> None:
     harness.write("probe")
     await harness.runtime.start()

@@ -21,9 +21,19 @@ MODELS = {
     "long": scripted_model("chunks:300; usage:3,300"),
     "falls": scripted_model("fail:unavailable", fallback=["fails", "short"]),
     "fails": scripted_model("fail:unavailable"),
+    "retried": scripted_model(
+        "fail:model_error", fallback=["short"], retry={"attempts": 3, "backoff": 0.001}, breaker={"failures": 1000}
+    ),
+    # The breaker is open when a call is repeated, and closed again at the next request.
+    "retried-once": scripted_model(
+        "fail:model_error",
+        fallback=["short"],
+        retry={"attempts": 2, "backoff": 1e-9},
+        breaker={"failures": 1, "seconds": 0.001},
+    ),
     "hangs": scripted_model("say:Hello; hang"),
 }
-STAGES = ["decode_frames", "fallback", "route_model", "fit_frames", "limit", "circuit_breaker", "retry", "invoke"]
+STAGES = ["decode_frames", "fallback", "route_model", "fit_frames", "retry", "circuit_breaker", "limit", "invoke"]
 REQUESTS = 3
 
 
@@ -57,6 +67,8 @@ async def collect_garbage_of(server: RunningServer, path: str, body: object, **h
     [
         ("/api/models/short", {"text": "Hi"}),
         ("/api/models/falls", {"text": "Hi"}),
+        ("/api/models/retried", {"text": "Hi"}),
+        ("/api/models/retried-once", {"text": "Hi"}),
         ("/api/stream/long", {"text": "Hi"}),
         ("/api/multi-inference", {"text": "Hi", "models": ["short", "long"]}),
         ("/v1/chat/completions", {"model": "long", "messages": [{"role": "user", "content": "Hi"}], "stream": True}),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pipeline.aws.clients import AwsClients
 from pipeline.aws.errors import translate_errors
-from pipeline.errors import Unavailable
+from pipeline.errors import Unavailable, before_upstream_call
 from pipeline.masking import mask_identifiers
 from pipeline.messages import Inference, ModelResponse, ModelTarget, ResponsePart
 from pipeline.presets.models import ModelPreset
@@ -51,9 +51,11 @@ class BedrockProvider:
         """
         preset, key = target.preset, (target.preset.model, target.preset.region)
         try:
-            client = await self._clients.get("bedrock-runtime", preset.region)
+            with before_upstream_call():
+                client = await self._clients.get("bedrock-runtime", preset.region)
+                request = encode_request(preset.model, inference)
             converse = _converse_stream if "stream" in preset.capabilities else _converse
-            response = await converse(client, encode_request(preset.model, inference), target.model)
+            response = await converse(client, request, target.model)
         except Unavailable as error:
             if not error.retryable:
                 self._availability[key] = Availability("unavailable", error.message)

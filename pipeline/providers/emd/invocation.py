@@ -52,7 +52,8 @@ async def invoke_endpoint(client: Any, endpoint: str, target: ModelTarget, infer
         raise InvalidRequest(
             f"The request to {model} has {len(body):,} bytes, its pictures in base64; SageMaker takes"
             f" {MAX_BODY_BYTES:,}. Send fewer or smaller pictures, or lower limits.frame_bytes or limits.frames in the"
-            " model's preset."
+            " model's preset.",
+            before_call=True,
         )
     invoke = client.invoke_endpoint_with_response_stream if stream else client.invoke_endpoint
     try:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pipeline.aws.clients import AwsClients
 from pipeline.aws.errors import NO_CREDENTIALS
-from pipeline.errors import ForgelineError, ModelNotDeployed, Unavailable
+from pipeline.errors import ForgelineError, ModelNotDeployed, Unavailable, before_upstream_call
 from pipeline.masking import mask_identifiers
 from pipeline.messages import Inference, ModelResponse, ModelTarget, ResponsePart
 from pipeline.presets.models import ModelPreset
@@ -68,16 +68,8 @@ class EmdProvider:
         """
         preset = target.preset
         region = self._region(preset)
-        try:
-            await region.wait_until_known()
-        except Unavailable as error:
-            if error.message != NO_CREDENTIALS:
-                raise
-            # A user without an AWS account needs to know first what this model requires.
-            raise ModelNotDeployed(f"{not_deployed_message(preset)}  # {NO_CREDENTIALS}") from error
-        deployment = region.get(model_key(preset))
-        if deployment.status != "deployed":
-            raise _not_deployed_error(preset, deployment)
+        with before_upstream_call():
+            deployment = await _find_deployment(region, preset)
         try:
             response = await self._call(target, inference, deployment)
         except DeploymentGone:
@@ -97,11 +89,12 @@ class EmdProvider:
     async def _call(self, target: ModelTarget, inference: Inference, deployment: EmdDeployment) -> ModelResponse:
         match _transport(deployment):
             case "sagemaker" if deployment.endpoint:
-                client = await self._clients.get("sagemaker-runtime", target.preset.region)
+                with before_upstream_call():
+                    client = await self._clients.get("sagemaker-runtime", target.preset.region)
                 return await invoke_endpoint(client, deployment.endpoint, target, inference)
             case "router" if deployment.base_url:
                 return await self._router.complete(deployment.base_url, target.preset, inference)
-        raise Unavailable(f"{target.model} can't be asked: {deployment.reason}.")
+        raise Unavailable(f"{target.model} can't be asked: {deployment.reason}.", before_call=True)
 
     def _region(self, preset: ModelPreset) -> RegionDeployments:
         """The running discovery of the preset's region."""
@@ -167,6 +160,21 @@ def _not_deployed_error(preset: ModelPreset, deployment: EmdDeployment) -> Forge
             f"{not_deployed_message(preset)}  # its stack {deployment.stack} stands, but {missing} is not there"
         )
     return ModelNotDeployed(_unavailable_reason(preset, deployment) or not_deployed_message(preset))
+
+
+async def _find_deployment(region: RegionDeployments, preset: ModelPreset) -> EmdDeployment:
+    """The model's deployment. Raises ModelNotDeployed, and Unavailable if it is not known."""
+    try:
+        await region.wait_until_known()
+    except Unavailable as error:
+        if error.message != NO_CREDENTIALS:
+            raise
+        # A user without an AWS account needs to know first what this model requires.
+        raise ModelNotDeployed(f"{not_deployed_message(preset)}  # {NO_CREDENTIALS}") from error
+    deployment = region.get(model_key(preset))
+    if deployment.status != "deployed":
+        raise _not_deployed_error(preset, deployment)
+    return deployment
 
 
 def _transport(deployment: EmdDeployment) -> Literal["sagemaker", "router"] | None:

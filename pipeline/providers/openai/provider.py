@@ -9,7 +9,7 @@ from typing import Any
 
 from yarl import URL
 
-from pipeline.errors import Unavailable
+from pipeline.errors import Unavailable, before_upstream_call
 from pipeline.messages import Inference, ModelResponse, ModelTarget
 from pipeline.presets.models import ModelPreset
 from pipeline.presets.schema import NoOptions, validate
@@ -56,8 +56,9 @@ class OpenAICompatibleProvider:
         can't be read.
         """
         preset = target.preset
-        url, key = _chat_completions_url(preset.base_url), _api_key(preset)
-        body = encode_request(preset.model, inference, stream="stream" in preset.capabilities)
+        with before_upstream_call():
+            url, key = _chat_completions_url(preset.base_url), _api_key(preset)
+            body = encode_request(preset.model, inference, stream="stream" in preset.capabilities)
         response = await self._client.post(url, key, body, preset.timeouts.connect)
         return await self._client.read_response(response, key, inference.parameters.stop)
 

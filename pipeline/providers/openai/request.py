@@ -57,7 +57,9 @@ def encode_request(model: str | None, inference: Inference, *, stream: bool) -> 
         # msgspec, not json: pictures in base64 would hold the event loop.
         return msgspec.json.encode({key: value for key, value in body.items() if value is not None})
     except UnicodeEncodeError as error:
-        raise InvalidRequest("The text holds half of a surrogate pair, which no UTF-8 can carry.") from error
+        raise InvalidRequest(
+            "The text holds half of a surrogate pair, which no UTF-8 can carry.", before_call=True
+        ) from error
 
 
 def _encode_message(message: Message) -> Iterator[dict[str, Any]]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import plugins
-from pipeline.presets.pipeline import DEFAULT_STAGES, StageSpec, UnusablePipeline, parse_pipeline, pipeline_preset_kind
+from pipeline.presets.pipeline import (
+    DEFAULT_STAGES,
+    PipelinePreset,
+    StageSpec,
+    UnusablePipeline,
+    find_order_warnings,
+    parse_pipeline,
+    pipeline_preset_kind,
+)
 from pipeline.presets.schema import SchemaError
 from pipeline.presets.store import PresetStore
 
@@ -56,9 +65,30 @@ def test_stage_item_must_be_a_name_or_one_name_with_options(stages: Any) -> None
     assert not isinstance(caught.value, UnusablePipeline)
 
 
+@pytest.mark.parametrize(
+    ("stages", "index"),
+    [
+        (["limit", "circuit_breaker", "retry"], 1),  # the order of 0.1.0
+        (["retry", "limit", "decode_frames", "circuit_breaker"], 3),
+        (["circuit_breaker", "retry"], 1),
+    ],
+)
+def test_outdated_stage_order_is_a_warning(stages: list[str], index: int) -> None:
+    preset = PipelinePreset(parse_stages(*stages, "invoke", "normalize_envelope"))
+    (warning,) = find_order_warnings(preset)
+    assert warning.path == ("stages", index)
+    assert f"{stages[index]} should stand before " in warning.problem
+
+
+@pytest.mark.parametrize("stages", [DEFAULT_STAGES[:-2], ["retry", "limit"], ["limit"], []])
+def test_stage_order_since_0_2_0_has_no_warning(stages: Sequence[str]) -> None:
+    assert find_order_warnings(PipelinePreset(parse_stages(*stages, "invoke", "normalize_envelope"))) == []
+
+
 def test_shipped_pipeline_is_the_default() -> None:
     kind = pipeline_preset_kind(plugins.load_plugins().check_stage)
     store = PresetStore([SHIPPED_PRESETS], [kind])
     store.reload()
     names = tuple(stage.name for stage in store.snapshot.get(kind)["pipeline"].stages)
     assert names == DEFAULT_STAGES
+    assert store.snapshot.warnings == ()

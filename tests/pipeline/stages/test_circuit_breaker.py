@@ -16,7 +16,7 @@ from pipeline.stage import Context
 from pipeline.stages import circuit_breaker
 from pipeline.stages.circuit_breaker import Breaker, create
 from tests.async_tests import async_test, wait_until
-from tests.pipeline.factories import collect, make_inference, play_steps
+from tests.pipeline.factories import Rejection, collect, fail_call, make_inference, play_steps
 
 DOWN = ModelError("down")
 RESULT = Result("m", {})
@@ -58,8 +58,10 @@ class BreakerScenario:
         if isinstance(outcome, asyncio.Event):
             await outcome.wait()
             outcome = self.outcome
+        if isinstance(outcome, Rejection):
+            raise outcome.error
         if isinstance(outcome, BaseException):
-            raise outcome
+            fail_call(inference, outcome)
         return EventStream(play_steps(outcome))
 
     async def fail(self, times: int, outcome: Any = DOWN) -> None:
@@ -184,6 +186,34 @@ async def test_rejected_probe_closes_the_breaker(clock: FakeClock, error: Forgel
     await scenario.fail(3)
     clock.now += 10
     await scenario.fail(1, error)
+    assert scenario.state == "closed"
+
+
+@pytest.mark.parametrize("error", [RateLimited("queue full"), Unavailable("no key"), InvalidRequest("no")])
+@async_test
+async def test_error_without_upstream_call_counts_neither_way(clock: FakeClock, error: ForgelineError) -> None:
+    scenario = BreakerScenario()
+    await scenario.fail(2)
+    scenario.outcome = Rejection(error)
+    for _ in range(9):
+        with pytest.raises(type(error)):
+            await scenario()
+    assert (scenario.state, scenario.announced) == ("closed", [])
+    await scenario.fail(1)
+    assert scenario.state == "open"
+
+
+@async_test
+async def test_probe_without_upstream_call_lets_another_probe_start(clock: FakeClock) -> None:
+    scenario = BreakerScenario()
+    await scenario.fail(3)
+    clock.now += 10
+    scenario.outcome = Rejection(RateLimited("queue full"))
+    for _ in range(2):
+        with pytest.raises(RateLimited):
+            await scenario()
+        assert scenario.state == "half_open"
+    await scenario.fail(1, ANSWER)
     assert scenario.state == "closed"
 
 

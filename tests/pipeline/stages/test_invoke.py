@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,29 @@ async def test_error_before_first_chunk_is_raised_unchanged(error: Exception) ->
     with pytest.raises(type(error)) as caught:
         await invoke(FakeProvider(steps_before=[error]))
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "failed_calls"),
+    [(ModelError("500"), 1), (Unavailable("no connection"), 1), (Unavailable("no key", before_call=True), 0)],
+)
+@async_test
+async def test_failed_call_is_counted_unless_it_never_began(error: ForgelineError, failed_calls: int) -> None:
+    inference = make_inference()
+    with pytest.raises(type(error)):
+        await create({}, Context({"fake": FakeProvider(steps_before=[error])}))(inference, forward_response)
+    assert inference.failed_calls == failed_calls
+
+
+@async_test
+async def test_guard_that_raises_prevents_the_call() -> None:
+    def reject() -> None:
+        raise Unavailable("breaker open")
+
+    provider, inference = FakeProvider("a"), replace(make_inference(), call_guards=(lambda: None, reject))
+    with pytest.raises(Unavailable, match="breaker open"):
+        await create({}, Context({"fake": provider}))(inference, forward_response)
+    assert (provider.entered.is_set(), inference.failed_calls) == (False, 0)
 
 
 @async_test

@@ -18,7 +18,7 @@ from pipeline.stage import Context
 from pipeline.stages import retry
 from pipeline.stages.retry import create, retry_delay
 from tests.async_tests import async_test, wait_until
-from tests.pipeline.factories import collect, make_inference, play_steps
+from tests.pipeline.factories import Rejection, collect, fail_call, make_inference, play_steps
 
 NO_CONNECTION = Unavailable("no connection", retryable=True)
 
@@ -26,7 +26,7 @@ NO_CONNECTION = Unavailable("no connection", retryable=True)
 class RetryScenario:
     """The stage in front of calls that have these `outcomes` in order; later calls succeed."""
 
-    def __init__(self, *outcomes: BaseException | list[Any], **policy: float) -> None:
+    def __init__(self, *outcomes: BaseException | Rejection | list[Any], **policy: float) -> None:
         self.context = Context()
         self.policy = {"backoff": 0.001} | policy
         self.outcomes = list(outcomes)
@@ -38,8 +38,10 @@ class RetryScenario:
     async def _proceed(self, inference: Inference) -> EventStream:
         self.inferences.append(inference)
         outcome = self.outcomes.pop(0) if self.outcomes else ["a", "b"]
+        if isinstance(outcome, Rejection):
+            raise outcome.error
         if isinstance(outcome, BaseException):
-            raise outcome
+            fail_call(inference, outcome)
         return EventStream(play_steps(outcome))
 
     @property
@@ -77,6 +79,26 @@ async def test_last_error_is_raised_after_the_last_attempt(attempts: int) -> Non
         await scenario()
     assert caught.value is errors[attempts - 1]
     assert (len(scenario.inferences), scenario.retries) == (attempts, attempts - 1)
+
+
+@pytest.mark.parametrize("error", [RateLimited("queue full", retry_after=0.0), Unavailable("open", retryable=True)])
+@async_test
+async def test_rejection_by_another_stage_is_not_retried(error: ForgelineError) -> None:
+    scenario = RetryScenario(Rejection(error))
+    with pytest.raises(type(error)) as caught:
+        await scenario()
+    assert caught.value is error
+    assert (len(scenario.inferences), scenario.retries) == (1, 0)
+
+
+@async_test
+async def test_rejected_retry_raises_the_last_upstream_error() -> None:
+    errors = [ModelError("first"), ModelError("second")]
+    scenario = RetryScenario(*errors, Rejection(RateLimited("queue full")), attempts=5)
+    with pytest.raises(ModelError) as caught:
+        await scenario()
+    assert caught.value is errors[1]
+    assert len(scenario.inferences) == 3
 
 
 @async_test

@@ -287,6 +287,21 @@ def test_every_sdk_error_is_translated(error: Exception, kind: type[ForgelineErr
     assert translated.message.endswith(".") or translated.message.count(" ") > 3
 
 
+def test_sdk_errors_before_the_call_are_marked() -> None:
+    assert {type(error) for error, *_ in SDK_ERRORS if to_forgeline_error(error, "claude4").before_call} == {
+        sdk.NoCredentialsError,
+        sdk.PartialCredentialsError,
+        sdk.CredentialRetrievalError,
+        sdk.UnauthorizedSSOTokenError,
+        sdk.SSOTokenLoadError,
+        sdk.TokenRetrievalError,
+        sdk.LoginRefreshRequired,
+        sdk.InvalidRegionError,
+        sdk.EndpointResolutionError,
+        sdk.ParamValidationError,
+    }
+
+
 @pytest.mark.parametrize("code", ["AccessDenied", "ValidationError", "ExpiredToken", "RegionDisabledException"])
 def test_rejected_role_is_a_credentials_error(code: str) -> None:
     refused = sdk.ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "AssumeRole")

@@ -157,8 +157,11 @@ async def test_error_in_router_stream_is_masked() -> None:
 async def test_missing_credentials_report_deploy_command_and_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
     async with emd_fixture() as emd:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-        with pytest.raises(ModelNotDeployed, match=r"emd deploy --model-id .*  # No AWS credentials were found"):
+        with pytest.raises(
+            ModelNotDeployed, match=r"emd deploy --model-id .*  # No AWS credentials were found"
+        ) as caught:
             await emd.provider.open(emd.target, make_inference())
+        assert caught.value.before_call
         deployment = await emd.provider.deployment(emd.models["gemma"])
         assert deployment.status == "unknown"
         assert "No AWS credentials" in (deployment.reason or "")
