@@ -63,7 +63,7 @@ async def read_our_status(emd: EmdFixture, *names: str) -> StatusByModel:
     return statuses
 
 
-def test_status_agrees_with_emd(python: Path) -> None:
+def test_status_agrees_with_emd(emd_python: Path) -> None:
     async def compare() -> None:
         async with emd_fixture() as emd:
             await emd.aws.deploy_emd(GEMMA)
@@ -72,7 +72,7 @@ def test_status_agrees_with_emd(python: Path) -> None:
             await emd.aws.deploy_emd(QWEN, status="InProgress", stage="Build")
             await emd.aws.deploy_emd(QWEN, "red", status="Failed", stage="Build")
             await emd.aws.deploy_emd(TARS, status="ROLLBACK_COMPLETE")
-            running, completed = await read_emd_status(python, emd.aws)
+            running, completed = await read_emd_status(emd_python, emd.aws)
             assert running == {f"{QWEN}/dev": "InProgress Build", f"{QWEN}/red": "Failed Build"}
             assert {name: status.split("\n")[0] for name, status in completed.items()} == {
                 f"{GEMMA}/dev": "CREATE_COMPLETE",
@@ -92,7 +92,7 @@ def test_status_agrees_with_emd(python: Path) -> None:
     asyncio.run(compare())
 
 
-def test_status_differs_from_emd_as_documented(python: Path) -> None:
+def test_status_differs_from_emd_as_documented(emd_python: Path) -> None:
     async def compare() -> None:
         async with emd_fixture() as emd:
             await emd.aws.deploy_emd(GEMMA)
@@ -101,7 +101,7 @@ def test_status_differs_from_emd_as_documented(python: Path) -> None:
             await emd.aws.deploy_emd(TARS, status="Stopped", stage="Build")
             emd.aws.page_size = 20
             await emd.aws.add_unrelated(stacks=30)
-            running, completed = await read_emd_status(python, emd.aws)
+            running, completed = await read_emd_status(emd_python, emd.aws)
             # EMD omits executions that failed in Deploy, and shows the first stage of one that was stopped.
             assert running == {f"{TARS}/dev": "Stopped Source"}
             assert completed == {}  # the stacks are on the second page
