@@ -10,9 +10,9 @@ from msgspec import Meta, Struct, inspect
 
 T = TypeVar("T")
 
-MAX_INT64 = 2**63 - 1  # the range of integers in most clients
-PositiveInt = Annotated[int, Meta(ge=1, le=MAX_INT64)]
-NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_INT64)]
+MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript holds no larger integer exactly, and some clients are written in it
+PositiveInt = Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
+NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
 
 
 class NoOptions(Struct, forbid_unknown_fields=True):
