@@ -24,7 +24,6 @@ ACCEPTED = 202
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 
-
 _TAG: Final = "Deploy jobs"
 _SUBMIT_PARAMETERS: Final = (ApiParameter("Idempotency-Key", "a repeated POST with it returns the same job", "header"),)
 
@@ -61,7 +60,7 @@ class SubmitJobHandler(ApiHandler):
         job = self.services.jobs.submit(request)
         self.set_status(ACCEPTED)
         self.set_header("Location", f"/api/hyperpod/jobs/{job.id}")
-        self.send_body({"status": "submitted", "job": job.describe()}, content_type)
+        self.send_body(JobSubmitted("submitted", job.describe()), content_type)
 
     def _read_idempotency_key(self, body: JobRequestBody) -> tuple[str, str, str] | None:
         """The caller, the key, and a digest that tells this body from others."""
@@ -130,7 +129,7 @@ class JobsHandler(ApiHandler):
         jobs = self.services.jobs.list_jobs(
             self._read_limit(), self._read_status(), self.get_query_argument("before", None)
         )
-        self.send_body({"status": "success", "jobs": [job.describe() for job in jobs]}, content_type)
+        self.send_body(JobList("success", [job.describe() for job in jobs]), content_type)
 
     def _read_limit(self) -> int:
         limit = self.get_query_argument("limit", str(DEFAULT_LIMIT))
@@ -162,7 +161,7 @@ class JobHandler(ApiHandler):
     )
     def get(self, id: JobId) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
-        self.send_body({"status": "success", "job": self.services.jobs.get(id).describe()}, content_type)
+        self.send_body(JobAnswer("success", self.services.jobs.get(id).describe()), content_type)
 
 
 class CancelHandler(ApiHandler):
@@ -179,7 +178,7 @@ class CancelHandler(ApiHandler):
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         job = self.services.jobs.cancel(id)
         self.set_status(ACCEPTED)
-        self.send_body({"status": "submitted", "job": job.describe()}, content_type)
+        self.send_body(JobAnswer("submitted", job.describe()), content_type)
 
 
 class StacksHandler(ApiHandler):
@@ -194,7 +193,7 @@ class StacksHandler(ApiHandler):
     def get(self) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         stacks = [describe_stack(stack) for stack in self.services.jobs.stacks.list_all()]
-        self.send_body({"status": "success", "stacks": stacks}, content_type)
+        self.send_body(StackList("success", stacks), content_type)
 
 
 class HyperPodPresetsHandler(ApiHandler):
@@ -210,4 +209,4 @@ class HyperPodPresetsHandler(ApiHandler):
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         presets = self.services.runtime.store.snapshot.get(HYPERPOD_PRESETS)
         catalogue = [describe_hyperpod_preset(name, presets[name]) for name in sorted(presets)]
-        self.send_body({"status": "success", "presets": sorted(presets), "catalogue": catalogue}, content_type)
+        self.send_body(PresetList("success", sorted(presets), catalogue), content_type)

@@ -25,7 +25,7 @@ from server.jobs.logs import (
     msgpack_body,
 )
 from server.jobs.response_types import JobId, JobLogsAnswer
-from server.openapi.operation import ApiOperation, count_parameter
+from server.openapi.operation import ApiOperation, count_parameter, in_both_formats
 
 
 class JobLogsHandler(ApiHandler):
@@ -34,12 +34,13 @@ class JobLogsHandler(ApiHandler):
     @ApiOperation(
         tag="Deploy jobs",
         summary="A job's log",
-        description="As JSON, bare (`text/plain`), or followed live (`text/event-stream`, its `id` the next offset).",
+        description="As JSON, bare (`text/plain`), or followed live (`text/event-stream`, its `id` the next offset). "
+        "In MessagePack the log is bytes.",
         parameters=(
             count_parameter("tail", "so many of the last lines"),
             count_parameter("from", "from this byte on"),
         ),
-        answers={encoders.JSON: JobLogsAnswer, encoders.TEXT: str, encoders.SSE: str},
+        answers={**in_both_formats(JobLogsAnswer), encoders.TEXT: str, **dict.fromkeys(EVENT_ENCODERS, str)},
         errors=(404, 406),
     )
     async def get(self, id: JobId) -> None:

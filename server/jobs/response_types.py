@@ -4,66 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
-from infraforge_runner.jobs.model import JobState
-from pipeline.envelope import schema_name
+from infraforge_runner.jobs.model import JobDescription
 
-Action = Literal["deploy", "destroy"]
 JobId = Annotated[str, Meta(description="the job's id", extra_json_schema={"format": "uuid"})]
-
-
-@schema_name("Progress")
-class JobProgressSchema(Struct):
-    done: int
-    total: int
-
-
-class JobResult(Struct):
-    """`outputs` are the stack's; a dry run has a `plan`."""
-
-    returncode: int | None
-    command: Any
-    duration_seconds: float | None
-    outputs: dict[str, Any]
-    plan: dict[str, Any] | UnsetType = UNSET
-    error: str | UnsetType | None = UNSET
-
-
-@schema_name("Job")
-class JobSchema(Struct):
-    job_id: str
-    action: Action
-    preset: str
-    status: JobState
-    dry_run: bool
-    region: str | None
-    stack_name: str | None
-    overrides: dict[str, Any]
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    updated_at: str
-    phase: str | None
-    progress: JobProgressSchema | None
-    result: JobResult | None
 
 
 class JobSubmitted(Struct):
     status: Literal["submitted"]
-    job: JobSchema
+    job: JobDescription
 
 
 class JobAnswer(Struct):
     status: str
-    job: JobSchema
+    job: JobDescription
 
 
 class JobList(Struct):
     """The newest first."""
 
     status: Literal["success"]
-    jobs: list[JobSchema]
+    jobs: list[JobDescription]
 
 
 class JobLogs(Struct):

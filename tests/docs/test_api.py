@@ -12,14 +12,13 @@ from tornado.web import RequestHandler
 
 from infraforge_runner.infraforge.cdk import Phase
 from infraforge_runner.infraforge.plan import Plan
-from infraforge_runner.jobs.model import JobState
+from infraforge_runner.jobs.model import JobDescription, JobResult, JobState
 from pipeline.envelope import Envelope
 from server.app import ROUTES
 from server.handlers import hyperpod, socket
 from server.inference import encoders
 from server.inference.parsing import MultiInferenceBody
 from server.inference.response_types import Event, FailedModelResult, NotDeployed, Succeeded
-from server.jobs.response_types import JobResult, JobSchema
 from server.openapi.route import METHODS
 from server.websocket.subscriptions import TOPICS
 from tests.async_tests import async_test
@@ -94,8 +93,8 @@ def test_api_docs_list_result_statuses() -> None:
 
 def test_api_docs_list_job_fields_and_enum_values() -> None:
     page = find_table("docs/API.md", "field of a job")
-    result = [f"result.{field}" for field in JobResult.__struct_fields__]
-    assert set(page.code_names()) == {*JobSchema.__struct_fields__, *result}
+    result = [f"result.{field}" for field in JobResult.__annotations__]
+    assert set(page.code_names()) == {*JobDescription.__annotations__, *result}
     cells = dict(zip(page.code_names(), page.column(1), strict=True))
     assert code_spans(cells["status"]) == [*get_args(JobState)]
     assert code_spans(cells["phase"]) == [*get_args(Phase)]
