@@ -6,29 +6,16 @@ schema, so both are public. They are dicts at run time: a stage may add a field 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from pipeline.presets.schema import MAX_SAFE_INTEGER
+from pipeline.presets.schema import MAX_SAFE_INTEGER, schema_name
 
 MediaType = Literal["image", "video"]
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "content_filter", "other"]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Milliseconds = Annotated[float, Meta(description="milliseconds")]
-
-ClassT = TypeVar("ClassT", bound=type[Any])
-
-
-def schema_name(name: str) -> Callable[[ClassT], ClassT]:
-    """Set a type's schema name, where another class of the product has the name that clients know."""
-
-    def rename(cls: ClassT) -> ClassT:
-        cls.__name__ = name  # msgspec takes the schema's name from here
-        return cls
-
-    return rename
 
 
 def safe_integer(value: int | None) -> int | None:

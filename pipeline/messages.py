@@ -10,9 +10,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
-from pipeline.envelope import Envelope, MediaType, RequestSummary, StopReason, safe_integer
+from pipeline.envelope import AnswerMetadata, Envelope, MediaType, RequestSummary, StopReason, safe_integer
 from pipeline.errors import ForgelineError
 from pipeline.media.frames import EncodedFrame, Frame, Video
 from pipeline.presets.models import ModelPreset
@@ -322,6 +322,10 @@ class Result:
     model: str
     envelope: Envelope
     tool_calls: tuple[ToolCall, ...] = ()
+
+    def add_metadata(self, **fields: Any) -> None:
+        """Add fields of a stage's own to the envelope's metadata."""
+        self.envelope["metadata"].update(cast(AnswerMetadata, fields))
 
 
 @dataclass(frozen=True, slots=True)

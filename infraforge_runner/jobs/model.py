@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from infraforge_runner.infraforge.presets import Action, HyperPodPreset, OverrideValue
-from pipeline.envelope import schema_name
+from pipeline.presets.schema import schema_name
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 

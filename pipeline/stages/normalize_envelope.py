@@ -125,9 +125,9 @@ def _changed_fields(inference: Inference) -> dict[str, Any]:
     request, parameters = inference.request, inference.parameters
     if inference.messages == request.messages and parameters == request.parameters:
         return {}
-    original: Mapping[str, object] = request.summary
     sent = summarize(inference.messages, request.media_type, parameters)
-    return {name: value for name, value in sent.items() if value != original[name]}
+    pairs = zip(sent.items(), request.summary.values(), strict=True)
+    return {name: value for (name, value), original in pairs if value != original}
 
 
 def _to_milliseconds(seconds: float) -> float:

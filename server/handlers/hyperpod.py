@@ -11,9 +11,8 @@ from msgspec import Struct
 from infraforge_runner.infraforge.presets import Action
 from infraforge_runner.infraforge.rendering import HYPERPOD_PRESETS
 from infraforge_runner.jobs.model import JobRequest, JobState
-from pipeline.envelope import schema_name
 from pipeline.errors import InvalidRequest
-from pipeline.presets.schema import SchemaError, validate
+from pipeline.presets.schema import SchemaError, schema_name, validate
 from server.handlers.base import ApiHandler
 from server.inference import encoders
 from server.jobs.response_types import JobAnswer, JobId, JobList, JobSubmitted, PresetList, StackList

@@ -20,7 +20,7 @@ from server.inference.response_types import (
     HeartbeatEvent,
     ResultEvent,
     StartEvent,
-    ToolCallPiece,
+    ToolCallChunk,
 )
 
 JSON = "application/json"
@@ -52,7 +52,7 @@ def to_event(record: StreamRecord, seq: int, model: str) -> Event:
         case ModelText(model=of, text=text):
             event = ChunkEvent(seq, of, text)
         case ToolCallDelta():  # its delta is empty: all deltas joined are the result's text
-            event = ChunkEvent(seq, model, "", ToolCallPiece(record.index, record.id, record.name, record.arguments))
+            event = ChunkEvent(seq, model, "", ToolCallChunk(record.index, record.id, record.name, record.arguments))
         case Result(model=of, envelope=envelope):
             event = ResultEvent(
                 seq, of, envelope["time"], envelope["request"], envelope["response"], envelope["metadata"]

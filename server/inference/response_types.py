@@ -9,7 +9,8 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from pipeline.envelope import AnswerMetadata, EnvelopeResponse, Milliseconds, RequestSummary, Time, schema_name
+from pipeline.envelope import AnswerMetadata, EnvelopeResponse, Milliseconds, RequestSummary, Time
+from pipeline.presets.schema import schema_name
 
 
 class ErrorBody(Struct):
@@ -74,7 +75,7 @@ class StartEvent(Struct, tag_field="type", tag="start"):
     models: tuple[str, ...]
 
 
-class ToolCallPiece(Struct):
+class ToolCallChunk(Struct):
     """The first piece of each call has its `id` and `name`. `arguments` is JSON text, cut anywhere."""
 
     index: int
@@ -89,7 +90,7 @@ class ChunkEvent(Struct, tag_field="type", tag="chunk"):
     seq: int
     model: str
     delta: str
-    tool_call: ToolCallPiece | UnsetType = UNSET
+    tool_call: ToolCallChunk | UnsetType = UNSET
 
 
 class ResultEvent(Struct, tag_field="type", tag="result"):
