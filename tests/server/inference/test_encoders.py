@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RateLimited
@@ -70,6 +70,7 @@ def test_encoder_of_socket_puts_tag_before_same_events(protocol: str) -> None:
     assert [decode(message) for message in socket_format.events(None, "m")(ALL, 5)] == EXPECTED
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), SEQS, NAMES)
 def test_encoder_templates_write_what_chunk_event_encodes_to(text: str, seq: int, model: str) -> None:
     event = to_json(ChunkEvent(seq, model, text))

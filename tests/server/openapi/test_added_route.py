@@ -1,4 +1,4 @@
-"""An address that is one more line of the route table is described, counted and fuzzed without further code."""
+"""An address that is one more line of the route table is described, shown, counted and fuzzed by itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 from msgspec import Meta, Struct
+from playwright.async_api import expect
 
 from server.app import ROUTES
 from server.handlers.base import ApiHandler
@@ -14,6 +15,7 @@ from server.inference.parsing import check_body
 from server.openapi.operation import ApiOperation, ApiParameter, in_both_formats
 from server.openapi.route import Route
 from tests.async_tests import async_test, slow_async_test
+from tests.console.browser import browser_test, open_page
 from tests.running_server import running_server
 from tests.server.openapi.schemathesis_run import run_schemathesis
 
@@ -54,7 +56,6 @@ async def test_added_route_answers_and_is_described_and_counted(tmp_path: Path) 
         response = await server.post("/api/echo/Ann%20B", {"text": "hi"})
         document = (await server.get("/api/openapi.json")).json
         metrics = (await server.get("/metrics")).content.decode()
-        page = (await server.get("/api/docs")).status
     assert (response.status, response.json) == (200, {"name": "Ann B", "text": "hi"})
     described = document["paths"]["/api/echo/{name}"]["post"]
     assert (described["operationId"], described["tags"]) == ("post /api/echo/{name}", ["Echo"])
@@ -67,7 +68,14 @@ async def test_added_route_answers_and_is_described_and_counted(tmp_path: Path) 
     assert set(described["responses"]) == {"200", "400", "401", "403", "406", "408", "413", "415"}
     assert document["components"]["schemas"]["EchoAnswer"]["required"] == ["name", "text"]
     assert 'address="/api/echo/{name}"' in metrics
-    assert page == 200  # its script renders the document, with the tags and paths that are in it
+
+
+@browser_test()
+async def test_added_route_is_on_docs_page(tmp_path: Path) -> None:
+    async with running_server(tmp_path, routes=ADDED_ROUTES) as server, open_page(server.url) as page:
+        await page.goto(server.url + "/api/docs")
+        section = page.locator("section", has=page.get_by_role("heading", name="Echo", exact=True))
+        await expect(section.locator("summary").first).to_contain_text("/api/echo/{name}")
 
 
 @pytest.mark.slow
