@@ -10,16 +10,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
+from pipeline.envelope import AnswerMetadata, Envelope, MediaType, RequestSummary, StopReason, safe_integer
 from pipeline.errors import ForgelineError
 from pipeline.media.frames import EncodedFrame, Frame, Video
 from pipeline.presets.models import ModelPreset
 
 T = TypeVar("T")
-
-MediaType = Literal["image", "video"]
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "content_filter", "other"]
 
 # --- requests --------------------------------------------------------------------------------------
 
@@ -81,12 +79,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Sampling parameters. None: not set by the client, so not sent.
+    """Sampling parameters. None: not set by the client, so not sent; `max_tokens` is then the model's own limit.
 
     `extras` are fields of OpenAI's API that only upstreams with that API accept; they are passed on unchanged.
     """
 
-    max_tokens: int = 1024
+    max_tokens: int | None = 1024
     temperature: float | None = 0.1
     top_p: float | None = None
     stop: tuple[str, ...] = ()
@@ -139,17 +137,17 @@ class InferenceRequest:
         return (*(("tools",) if has_tools else ()), *(name for name in self.parameters.extras if name != "seed"))
 
     @cached_property
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> RequestSummary:
         """The field `request` of envelopes and errors."""
         return summarize(self.messages, self.media_type, self.parameters)
 
 
-def summarize(messages: tuple[Message, ...], media_type: MediaType, parameters: Parameters) -> dict[str, Any]:
+def summarize(messages: tuple[Message, ...], media_type: MediaType, parameters: Parameters) -> RequestSummary:
     return {
         "text": messages[-1].text,
         "frames_count": messages[-1].media_count,
         "media_type": media_type,
-        "max_tokens": parameters.max_tokens,
+        "max_tokens": safe_integer(parameters.max_tokens),
         "temperature": parameters.temperature,
     }
 
@@ -332,8 +330,12 @@ class Result:
     """A model's complete answer: the envelope (the body of a plain response) and the tool calls."""
 
     model: str
-    envelope: dict[str, Any]
+    envelope: Envelope
     tool_calls: tuple[ToolCall, ...] = ()
+
+    def add_metadata(self, **fields: Any) -> None:
+        """Add fields of a stage's own to the envelope's metadata."""
+        self.envelope["metadata"].update(cast(AnswerMetadata, fields))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,15 @@ import asyncio
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from sys import getsizeof
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
+from pipeline.envelope import RequestSummary
 from pipeline.errors import (
     Cancelled,
     ForgelineError,
@@ -46,7 +47,7 @@ class StreamStart:
     """The first record of every stream."""
 
     stream_id: str
-    request: Mapping[str, Any]
+    request: RequestSummary
     models: tuple[str, ...]
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import structlog
-from tornado.routing import PathMatches, Rule
-from tornado.web import Application, RequestHandler, url
+from tornado.web import Application, RequestHandler
 
 from server.handlers.anthropic import MessagesHandler
 from server.handlers.base import BaseHandler, NotFoundHandler
 from server.handlers.console import ConsoleHandler
-from server.handlers.docs import DocsHandler, OpenApiHandler
+from server.handlers.docs import DocsFileHandler, DocsHandler, OpenApiHandler
 from server.handlers.emd import EmdModelsHandler, EmdStatusHandler
 from server.handlers.health import HealthHandler, ReadyHandler
 from server.handlers.hyperpod import (
@@ -32,65 +32,64 @@ from server.handlers.openai import ChatCompletionsHandler, V1ModelHandler, V1Mod
 from server.handlers.socket import LogSocketHandler, SocketHandler, StreamSocketHandler
 from server.handlers.streams import StreamsHandler
 from server.observability.spans import TracedApplication
+from server.openapi.route import UNKNOWN_PATH, Route
 from server.services import Services
 
 log = structlog.get_logger(__name__)
 
 PING_SECONDS = 20  # between pings on a WebSocket; a peer that does not answer is disconnected
 
-ROUTES: list[Rule] = [
+ROUTES: Final = (
     # Tried in this order: the most frequent come first.
-    url(r"/api/models/([^/]+)", ModelHandler),
-    url(r"/api/stream/([^/]+)", StreamHandler),
-    url(r"/api/multi-inference", MultiInferenceHandler),
-    url(r"/v1/chat/completions", ChatCompletionsHandler),
-    url(r"/", ConsoleHandler),
-    url(r"/static/(.+)", ConsoleHandler),
-    url(r"/healthz", HealthHandler),
-    url(r"/readyz", ReadyHandler),
-    url(r"/metrics", MetricsHandler),
-    url(r"/api/models", ModelsHandler),
-    url(r"/api/(claude4|nova)", ModelHandler),
-    url(r"/api/emd/models", EmdModelsHandler),
-    url(r"/api/emd/status", EmdStatusHandler),
-    url(r"/api/emd/([^/]+)", EmdInferenceHandler),
-    url(r"/api/streams/([^/]+)", StreamsHandler),
-    url(r"/api/hyperpod/deploy", DeployHandler),
-    url(r"/api/hyperpod/destroy", DestroyHandler),
-    url(r"/api/hyperpod/presets", HyperPodPresetsHandler),
-    url(r"/api/hyperpod/stacks", StacksHandler),
-    url(r"/api/hyperpod/jobs", JobsHandler),
-    url(r"/api/hyperpod/jobs/([^/]+)", JobHandler),
-    url(r"/api/hyperpod/jobs/([^/]+)/cancel", CancelHandler),
-    url(r"/api/hyperpod/jobs/([^/]+)/logs", JobLogsHandler),
-    url(r"/api/openapi\.json", OpenApiHandler),
-    url(r"/api/docs", DocsHandler),
-    url(r"/api/docs/(docs\.js|docs\.css)", DocsHandler),
-    url(r"/v1/messages", MessagesHandler),
-    url(r"/v1/models", V1ModelsHandler),
-    url(r"/v1/models/([^/]+)", V1ModelHandler),
-    url(r"/ws", SocketHandler),
-    url(r"/ws/stream/([^/]+)", StreamSocketHandler),
-    url(r"/ws/hyperpod/jobs/([^/]+)/logs", LogSocketHandler),
-]
+    Route("/api/models/{name}", ModelHandler),
+    Route("/api/stream/{model_name}", StreamHandler),
+    Route("/api/multi-inference", MultiInferenceHandler),
+    Route("/v1/chat/completions", ChatCompletionsHandler),
+    Route("/v1/messages", MessagesHandler),
+    Route("/v1/models", V1ModelsHandler),
+    Route("/v1/models/{id}", V1ModelHandler),
+    Route("/api/models", ModelsHandler),
+    Route("/api/claude4", ModelHandler, name="claude4"),
+    Route("/api/nova", ModelHandler, name="nova"),
+    Route("/api/emd/models", EmdModelsHandler),
+    Route("/api/emd/status", EmdStatusHandler),
+    Route("/api/emd/{model_key}", EmdInferenceHandler),
+    Route("/api/streams/{stream_id}", StreamsHandler),
+    Route("/ws", SocketHandler),
+    Route("/ws/stream/{model_name}", StreamSocketHandler),
+    Route("/ws/hyperpod/jobs/{job_id}/logs", LogSocketHandler),
+    Route("/api/hyperpod/deploy", DeployHandler),
+    Route("/api/hyperpod/destroy", DestroyHandler),
+    Route("/api/hyperpod/presets", HyperPodPresetsHandler),
+    Route("/api/hyperpod/stacks", StacksHandler),
+    Route("/api/hyperpod/jobs", JobsHandler),
+    Route("/api/hyperpod/jobs/{id}", JobHandler),
+    Route("/api/hyperpod/jobs/{id}/cancel", CancelHandler),
+    Route("/api/hyperpod/jobs/{id}/logs", JobLogsHandler),
+    Route("/healthz", HealthHandler),
+    Route("/readyz", ReadyHandler),
+    Route("/metrics", MetricsHandler),
+    Route("/api/openapi.json", OpenApiHandler),
+    Route("/api/docs", DocsHandler),
+    Route("/api/docs/docs.js", DocsFileHandler, name="docs.js"),
+    Route("/api/docs/docs.css", DocsFileHandler, name="docs.css"),
+    Route("/", ConsoleHandler),
+    Route("/static/{path:.+}", ConsoleHandler),
+)
 
 
-def make_app(services: Services) -> Application:
+def make_app(services: Services, routes: Sequence[Route] = ROUTES) -> Application:
     make = Application if services.tracing is None else partial(TracedApplication, services.tracing)
     return make(
-        ROUTES,
+        list(routes),
         default_handler_class=NotFoundHandler,
+        default_handler_args={"route_path": UNKNOWN_PATH},
         log_function=_log_request,
         services=services,
-        patterns=route_patterns(ROUTES),
+        routes=tuple(routes),
         websocket_max_message_size=services.options.max_body,
         websocket_ping_interval=PING_SECONDS,
     )
-
-
-def route_patterns(rules: Iterable[Rule]) -> tuple[str, ...]:
-    """The regular expressions of the route table."""
-    return tuple(rule.matcher.regex.pattern for rule in rules if isinstance(rule.matcher, PathMatches))
 
 
 def _log_request(handler: RequestHandler) -> None:
@@ -107,4 +106,4 @@ def _log_request(handler: RequestHandler) -> None:
             **handler.log_fields(),
         )
         known_method = method if method in handler.SUPPORTED_METHODS else "other"
-        handler.services.metrics.count_request(handler.route_template, known_method, handler.get_status())
+        handler.services.metrics.count_request(handler.route_path, known_method, handler.get_status())

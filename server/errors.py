@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import errors
+from pipeline.envelope import RequestSummary
 from pipeline.errors import ForgelineError
+from server.inference.response_types import ErrorBody
 
 
 class Unauthorized(ForgelineError):
@@ -96,7 +98,7 @@ def error_fields(error: ForgelineError) -> dict[str, Any]:
     return fields
 
 
-def error_body(error: ForgelineError, request: Mapping[str, Any] | None, request_id: str) -> dict[str, Any]:
+def error_body(error: ForgelineError, request: RequestSummary | None, request_id: str) -> ErrorBody:
     """The body of an answer that is an error. `request` is None where the request's body could not be read."""
     now = datetime.now(UTC).isoformat()
-    return {"time": now, "request": request, **error_fields(error), "request_id": request_id}
+    return ErrorBody(time=now, request=request, request_id=request_id, **error_fields(error))

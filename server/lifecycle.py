@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from socket import socket
 from typing import TYPE_CHECKING
@@ -28,12 +28,13 @@ from pipeline.streams import Streams
 from pipeline.telemetry import config
 from pipeline.telemetry.spans import trace_outcomes
 from server import fast
-from server.app import make_app
+from server.app import ROUTES, make_app
 from server.auth.hosts import HostPolicy
 from server.auth.keys import ApiKeys
 from server.config import ServerOptions
 from server.inference.views import record_outcome
 from server.jobs.deployed_models import DeployedModels
+from server.openapi.route import Route
 from server.services import Services
 from server.websocket.feed_publisher import FeedPublisher
 
@@ -76,7 +77,9 @@ async def _serve(options: ServerOptions, tracing: Tracing | None) -> None:
 
 
 @asynccontextmanager
-async def running(options: ServerOptions, tracing: Tracing | None = None) -> AsyncIterator[tuple[Services, str]]:
+async def running(
+    options: ServerOptions, tracing: Tracing | None = None, routes: Sequence[Route] = ROUTES
+) -> AsyncIterator[tuple[Services, str]]:
     """A running server's services and its URL. At the end it shuts down. Raises like `run_server`."""
     async with AsyncExitStack() as stack:  # one close that fails does not skip the others
         watcher = Watcher()
@@ -88,7 +91,7 @@ async def running(options: ServerOptions, tracing: Tracing | None = None) -> Asy
         await services.runtime.start()
         _start_jobs(services.jobs, options)
         sockets = _listen(options)
-        server = _make_http_server(services)
+        server = _make_http_server(services, routes)
         server.add_sockets(sockets)
         watched = [options.presets, options.data / GENERATED_PRESETS, *filter(None, [options.api_keys_file])]
         watch = Watch(watcher, watched, lambda: reload_files(services))
@@ -193,9 +196,9 @@ def _listen(options: ServerOptions) -> list[socket]:
         raise StartupError(f"can't listen on {options.address}:{options.port}: {error.strerror}") from error
 
 
-def _make_http_server(services: Services) -> HTTPServer:
+def _make_http_server(services: Services, routes: Sequence[Route]) -> HTTPServer:
     server = HTTPServer(
-        make_app(services),
+        make_app(services, routes),
         # The base handler limits bodies itself: Tornado would answer a large one with a bare 400.
         max_body_size=2**62,
         max_header_size=MAX_HEADER_BYTES,

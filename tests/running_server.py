@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ import msgpack
 import yaml
 
 from pipeline.providers.scripted import ScriptedProvider
+from server.app import ROUTES
 from server.config import parse_options
 from server.lifecycle import running
+from server.openapi.route import Route
 from server.services import Services
 
 if TYPE_CHECKING:
@@ -124,18 +126,20 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def running_server(
+async def running_server(  # noqa: PLR0913 - each is what one kind of test sets
     folder: Path,
     *flags: str,
     models: Mapping[str, Mapping[str, Any]] | None = None,
     stages: list[Any] | None = None,
     environ: Mapping[str, str] | None = None,
     traces: Tracing | None = None,
+    routes: Sequence[Route] = ROUTES,
 ) -> AsyncIterator[RunningServer]:
     """`models` are presets by name, in place of the shipped ones; `flags` are those of run.py."""
     write_presets(folder / "presets", models or {}, stages)
     arguments = ["--port", "0", "--presets", str(folder / "presets"), "--data", str(folder / "data"), "--drain", "0.1"]
-    async with running(parse_options([*arguments, *flags], environ or {}), traces) as (services, url):
+    options = parse_options([*arguments, *flags], environ or {})
+    async with running(options, traces, routes) as (services, url):
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as http:
             yield RunningServer(services, url, http)

@@ -16,13 +16,13 @@ import re2
 from msgspec import Meta, Struct
 
 from pipeline.errors import InvalidRequest
-from pipeline.presets.schema import MAX_INT64, SchemaError, ValuePath, validate
+from pipeline.presets.schema import MAX_SAFE_INTEGER, SchemaError, ValuePath, validate
 from pipeline.presets.store import NAME_PATTERN
 
 OverrideValue = str | int | bool
 TimeoutSeconds = Annotated[float, Meta(gt=0, le=604_800)]
 
-SafeInteger = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+SafeInteger = Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 """An integer that every reader of JSON represents exactly."""
 
 # `(?!\n)`: in Python, but not in the editors that get this pattern, `$` also matches before a final newline.
@@ -71,8 +71,8 @@ class Override(Struct, frozen=True, forbid_unknown_fields=True):
             case "boolean":
                 return isinstance(value, bool)
             case "integer":
-                low = self.minimum if self.minimum is not None else -(2**53)
-                high = self.maximum if self.maximum is not None else 2**53
+                low = self.minimum if self.minimum is not None else -MAX_SAFE_INTEGER
+                high = self.maximum if self.maximum is not None else MAX_SAFE_INTEGER
                 return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
             case "string":
                 return isinstance(value, str) and 0 < len(value) <= MAX_OVERRIDE_CHARS and self._matches_pattern(value)
@@ -180,7 +180,7 @@ def _validate_json(value: Any, path: ValuePath) -> None:
     match value:
         case None | bool() | str():
             return
-        case int() if abs(value) <= MAX_INT64:
+        case int() if abs(value) <= MAX_SAFE_INTEGER:
             return
         case float() if math.isfinite(value):
             return

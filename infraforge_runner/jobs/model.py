@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from infraforge_runner.infraforge.presets import HyperPodPreset, OverrideValue
+from infraforge_runner.infraforge.presets import Action, HyperPodPreset, OverrideValue
+from pipeline.presets.schema import schema_name
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 
@@ -70,7 +71,7 @@ class JobSpec(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True):
-    """How many resources are done, of how many; `total` is None while it is unknown."""
+    """How many resources are done, of how many; `total` is null while it is unknown."""
 
     done: int
     total: int | None = None
@@ -86,16 +87,49 @@ class Outcome(Struct, frozen=True, omit_defaults=True, kw_only=True):
     plan: dict[str, Any] | None = None
     error: str | None = None
 
-    def describe(self) -> dict[str, Any]:
-        """The JSON that clients get; `plan` and `error` are left out where there is none."""
-        return {
+    def describe(self) -> JobResult:
+        """What clients get; `plan` and `error` are left out where there is none."""
+        description: JobResult = {
             "returncode": self.returncode,
             "command": self.command,
             "duration_seconds": self.duration_seconds,
             "outputs": self.outputs,
-            **({} if self.plan is None else {"plan": self.plan}),
-            **({} if self.error is None else {"error": self.error}),
         }
+        if self.plan is not None:
+            description["plan"] = self.plan
+        if self.error is not None:
+            description["error"] = self.error
+        return description
+
+
+class JobResult(TypedDict):
+    """`outputs` are the stack's; a dry run has a `plan`."""
+
+    returncode: int | None
+    command: str
+    duration_seconds: float
+    outputs: dict[str, str]
+    plan: NotRequired[dict[str, Any]]
+    error: NotRequired[str]
+
+
+@schema_name("Job")
+class JobDescription(TypedDict):
+    job_id: str
+    action: Annotated[str, Meta(extra_json_schema={"enum": list(get_args(Action))})]
+    preset: str
+    status: JobState
+    dry_run: bool
+    region: str | None
+    stack_name: str | None
+    overrides: dict[str, OverrideValue]
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    updated_at: str
+    phase: str | None
+    progress: Progress | None
+    result: JobResult | None
 
 
 class JobStatus(Struct, frozen=True, kw_only=True):
@@ -151,15 +185,15 @@ class Job(Struct, frozen=True):
         spec = self.spec
         return None if spec.dry_run or self.is_finished else (spec.region, spec.stack_name)
 
-    def summarize(self) -> dict[str, Any]:
-        """The JSON of a job in a list: without its plan, which holds the whole configuration."""
+    def summarize(self) -> JobDescription:
+        """A job in a list: without its plan, which holds the whole configuration."""
         description = self.describe()
         if description["result"] is not None:
             description["result"].pop("plan", None)
         return description
 
-    def describe(self) -> dict[str, Any]:
-        """The JSON that clients get."""
+    def describe(self) -> JobDescription:
+        """What clients get. The API's description is made from its type, as from those of `pipeline/envelope.py`."""
         spec, status = self.spec, self.status
         return {
             "job_id": spec.job_id,
@@ -175,6 +209,6 @@ class Job(Struct, frozen=True):
             "finished_at": status.finished_at,
             "updated_at": status.updated_at,
             "phase": status.phase,
-            "progress": None if status.progress is None else msgspec.to_builtins(status.progress),
+            "progress": status.progress,
             "result": None if status.result is None else status.result.describe(),
         }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.envelope import MediaType
 from pipeline.errors import InvalidRequest
 from pipeline.media.frames import EncodedFrame, Frame, Video
-from pipeline.messages import MediaType, Message, ToolCall, ToolResult
+from pipeline.messages import Message, ToolCall, ToolResult
 
 
 def decode_messages(

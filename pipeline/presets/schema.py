@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, inspect
 
 T = TypeVar("T")
+ClassT = TypeVar("ClassT", bound=type[Any])
 
-MAX_INT64 = 2**63 - 1  # the range of integers in most clients
-PositiveInt = Annotated[int, Meta(ge=1, le=MAX_INT64)]
-NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_INT64)]
+MAX_SAFE_INTEGER = 2**53 - 1  # JavaScript holds no larger integer exactly, and some clients are written in it
+PositiveInt = Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)]
+NonNegativeInt = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
+
+
+def schema_name(name: str) -> Callable[[ClassT], ClassT]:
+    """Set a type's schema name, where another class of the product has the name that clients know."""
+
+    def rename(cls: ClassT) -> ClassT:
+        cls.__name__ = name  # msgspec takes the schema's name from here
+        return cls
+
+    return rename
 
 
 class NoOptions(Struct, forbid_unknown_fields=True):

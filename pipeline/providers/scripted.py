@@ -29,6 +29,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from pipeline.envelope import StopReason
 from pipeline.errors import (
     Cancelled,
     ForgelineError,
@@ -49,7 +50,6 @@ from pipeline.messages import (
     ModelTarget,
     Reasoning,
     ResponsePart,
-    StopReason,
     ToolCallDelta,
     Usage,
 )

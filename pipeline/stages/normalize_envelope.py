@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.envelope import AnswerMetadata, Envelope, StopReason, TokenUsage, safe_integer
 from pipeline.errors import ForgelineError
 from pipeline.messages import (
     Event,
@@ -15,7 +16,6 @@ from pipeline.messages import (
     Finish,
     Inference,
     Result,
-    StopReason,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -73,27 +73,26 @@ def _join_tool_calls(deltas: Iterable[ToolCallDelta]) -> tuple[ToolCall, ...]:
 
 def build_envelope(
     inference: Inference, text: str, reason: StopReason, usage: Usage | None, ended_at: float
-) -> dict[str, Any]:
+) -> Envelope:
     """The envelope, a client's answer. `ended_at` is when the upstream's last byte came (monotonic seconds)."""
     request, target, call = inference.request, inference.target, inference.call
-    changed = _changed_fields(inference)
-    metadata: dict[str, Any] = {
+    now = time.monotonic()
+    metadata: AnswerMetadata = {
         "request_id": request.request_id,
         "model": target.model,
         "provider": target.preset.provider,
         "time_to_first_token_ms": _to_milliseconds(call.first_chunk_at - request.received_at)
         if call.response.streamed
         else None,
+        "duration_ms": _to_milliseconds(now - request.received_at),
+        "overhead_ms": _to_milliseconds(
+            call.started_at - request.received_at - sum(inference.failed_call_seconds) + now - ended_at
+        ),
     }
     if inference.model != inference.requested_model:
         metadata["fallback_from"] = inference.requested_model
-    if changed:
+    if changed := _changed_fields(inference):
         metadata["sent"] = changed
-    now = time.monotonic()
-    metadata["duration_ms"] = _to_milliseconds(now - request.received_at)
-    metadata["overhead_ms"] = _to_milliseconds(
-        call.started_at - request.received_at - sum(inference.failed_call_seconds) + now - ended_at
-    )
     return {
         "time": datetime.now(UTC).isoformat(),
         "request": request.summary,
@@ -102,17 +101,23 @@ def build_envelope(
             "model": call.response.model or target.preset.model,
             "content": [{"type": "text", "text": text}],
             "stop_reason": reason,
-            "usage": _usage_fields(usage or Usage(None, None)),
+            "usage": _describe_usage(usage or Usage(None, None)),
         },
         "metadata": metadata,
     }
 
 
-def _usage_fields(usage: Usage) -> dict[str, int | None]:
+def _describe_usage(usage: Usage) -> TokenUsage:
     """The token counts; those of the provider's cache only if it reports them."""
-    cache_tokens = {"cache_read_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
-    reported = {name: tokens for name, tokens in cache_tokens.items() if tokens is not None}
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, **reported}
+    described: TokenUsage = {
+        "input_tokens": safe_integer(usage.input_tokens),
+        "output_tokens": safe_integer(usage.output_tokens),
+    }
+    if (tokens := safe_integer(usage.cache_read_tokens)) is not None:
+        described["cache_read_tokens"] = tokens
+    if (tokens := safe_integer(usage.cache_write_tokens)) is not None:
+        described["cache_write_tokens"] = tokens
+    return described
 
 
 def _changed_fields(inference: Inference) -> dict[str, Any]:
@@ -120,8 +125,9 @@ def _changed_fields(inference: Inference) -> dict[str, Any]:
     request, parameters = inference.request, inference.parameters
     if inference.messages == request.messages and parameters == request.parameters:
         return {}
-    sent_summary = summarize(inference.messages, request.media_type, parameters)
-    return {key: value for key, value in sent_summary.items() if value != request.summary[key]}
+    sent = summarize(inference.messages, request.media_type, parameters)
+    pairs = zip(sent.items(), request.summary.values(), strict=True)
+    return {name: value for (name, value), original in pairs if value != original}
 
 
 def _to_milliseconds(seconds: float) -> float:

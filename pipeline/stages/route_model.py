@@ -39,7 +39,7 @@ def fit_parameters(parameters: Parameters, model: str, preset: ModelPreset) -> P
             f"temperature: the model {model!r} takes at most {max_temperature:g}, not {temperature:g}."
         )
     changes: dict[str, Any] = {name: () if name == "stop" else None for name in preset.refuses}
-    if parameters.max_tokens > preset.limits.max_tokens:
+    if parameters.max_tokens is None or parameters.max_tokens > preset.limits.max_tokens:
         changes["max_tokens"] = preset.limits.max_tokens
     return replace(parameters, **changes) if changes else parameters
 

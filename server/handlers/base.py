@@ -7,7 +7,6 @@ import re
 import secrets
 import time
 from asyncio import Future
-from collections.abc import Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from infraforge_runner.jobs.log_follower import LogPart
+from pipeline.envelope import RequestSummary
 from pipeline.errors import ForgelineError, Internal, InvalidRequest, NotFound
 from pipeline.events.cursor import Cursor
 from pipeline.streams import StreamRecord
@@ -51,11 +51,12 @@ class BaseHandler(RequestHandler):
 
     public: ClassVar[bool] = False  # any Host may ask, and no key is needed
     needs_key: ClassVar[bool] = True
-    route_template: ClassVar[str] = "unknown"  # the path with named parameters: a label of metrics and spans
 
-    def initialize(self) -> None:
+    def initialize(self, route_path: str) -> None:
+        """`route_path` is the path with the names of its parameters: a label of metrics and spans."""
+        self.route_path = route_path
         self.owner = ""
-        self.request_summary: Mapping[str, Any] | None = None
+        self.request_summary: RequestSummary | None = None
 
     @property
     def services(self) -> Services:
@@ -170,8 +171,8 @@ def _as_forgeline_error(error: BaseException | None, status: int) -> ForgelineEr
 class ApiHandler(BaseHandler):
     """A handler of requests with one answer: reads their body, and notices when their client disconnects."""
 
-    def initialize(self) -> None:
-        super().initialize()
+    def initialize(self, route_path: str) -> None:
+        super().initialize(route_path)
         self.cursor: Cursor[StreamRecord] | Cursor[LogPart] | None = None
         self._body = bytearray()
         self._received_bytes = 0
@@ -192,7 +193,7 @@ class ApiHandler(BaseHandler):
             self._check_body_rate()
         fast.set_read_size(stream_of(self.request), self.request.headers)
 
-    def options(self, *args: str) -> None:
+    def options(self, **arguments: str) -> None:
         """Answer a CORS preflight request."""
         origin = self.request.headers.get("Origin")
         if origin is None or not self.services.hosts.is_allowed_origin(origin):
@@ -210,7 +211,7 @@ class ApiHandler(BaseHandler):
             raise error  # this client sends its body only after our answer
         self._rejected_with = error
 
-        def raise_error(*args: str) -> None:
+        def raise_error(**arguments: str) -> None:
             raise error
 
         setattr(self, str(self.request.method).lower(), raise_error)

@@ -47,7 +47,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
 class ConsoleHandler(ApiHandler):
     """Serves the page without a key: its requests to the API need one. `path` is relative to the folder."""
 
-    route_template = "/static/{path}"
     needs_key = False
 
     def compute_etag(self) -> str | None:

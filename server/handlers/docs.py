@@ -7,6 +7,7 @@ from pathlib import Path
 from server.handlers.base import ApiHandler
 from server.inference import encoders
 from server.openapi.document import encode_document
+from server.openapi.operation import ApiOperation
 
 FOLDER = Path(__file__).parent.parent / "static" / "docs"
 FILES = {name: (FOLDER / name).read_bytes() for name in ("index.html", "docs.js", "docs.css")}
@@ -17,22 +18,32 @@ CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'non
 class OpenApiHandler(ApiHandler):
     """GET /api/openapi.json."""
 
-    route_template = "/api/openapi.json"
     needs_key = False
 
+    @ApiOperation(tag="Server", summary="This description", answers={encoders.JSON: dict})
     def get(self) -> None:
         self.set_header("Content-Type", encoders.JSON)
-        self.finish(encode_document(self.application.settings["patterns"]))
+        self.finish(encode_document(self.application.settings["routes"]))
 
 
-class DocsHandler(ApiHandler):
-    """GET /api/docs, and the files of its page."""
+class DocsFileHandler(ApiHandler):
+    """The files of the page."""
 
-    route_template = "/api/docs"
     needs_key = False
 
-    def get(self, name: str = "index.html") -> None:
+    def get(self, name: str) -> None:
+        self.send_file(name)
+
+    def send_file(self, name: str) -> None:
         self.set_header("Content-Type", CONTENT_TYPES[Path(name).suffix])
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
         self.finish(FILES[name])
+
+
+class DocsHandler(DocsFileHandler):
+    """GET /api/docs."""
+
+    @ApiOperation(tag="Server", summary="A page that shows it", answers={"text/html": str})
+    def get(self, name: str = "index.html") -> None:
+        self.send_file(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Final, get_args
 
 import msgspec
 from msgspec import Struct
@@ -12,18 +12,24 @@ from infraforge_runner.infraforge.presets import Action
 from infraforge_runner.infraforge.rendering import HYPERPOD_PRESETS
 from infraforge_runner.jobs.model import JobRequest, JobState
 from pipeline.errors import InvalidRequest
-from pipeline.presets.schema import SchemaError, validate
+from pipeline.presets.schema import SchemaError, schema_name, validate
 from server.handlers.base import ApiHandler
 from server.inference import encoders
+from server.jobs.response_types import JobAnswer, JobId, JobList, JobSubmitted, PresetList, StackList
 from server.jobs.views import describe_hyperpod_preset, describe_stack
+from server.openapi.operation import ApiOperation, ApiParameter, count_parameter, in_both_formats
 
 ACCEPTED = 202
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 
+_TAG: Final = "Deploy jobs"
+_SUBMIT_PARAMETERS: Final = (ApiParameter("Idempotency-Key", "a repeated POST with it returns the same job", "header"),)
 
+
+@schema_name("JobRequest")
 class JobRequestBody(Struct, forbid_unknown_fields=True):
-    """The body of a deploy or a destroy."""
+    """`confirm` is the stack's name, which a live destroy wants."""
 
     preset: str = "small"
     dry_run: bool | None = None
@@ -36,7 +42,7 @@ class SubmitJobHandler(ApiHandler):
 
     action: ClassVar[Action]
 
-    def post(self) -> None:
+    def submit(self) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         try:
             body = validate(self.read_body(), JobRequestBody)
@@ -53,7 +59,7 @@ class SubmitJobHandler(ApiHandler):
         job = self.services.jobs.submit(request)
         self.set_status(ACCEPTED)
         self.set_header("Location", f"/api/hyperpod/jobs/{job.id}")
-        self.send_body({"status": "submitted", "job": job.describe()}, content_type)
+        self.send_body(JobSubmitted("submitted", job.describe()), content_type)
 
     def _read_idempotency_key(self, body: JobRequestBody) -> tuple[str, str, str] | None:
         """The caller, the key, and a digest that tells this body from others."""
@@ -68,26 +74,61 @@ class SubmitJobHandler(ApiHandler):
 
 
 class DeployHandler(SubmitJobHandler):
-    route_template = "/api/hyperpod/deploy"
+    """POST /api/hyperpod/deploy."""
+
     action = "deploy"
+
+    @ApiOperation(
+        tag=_TAG,
+        summary="Deploys a cluster, or plans it (`dry_run`)",
+        parameters=_SUBMIT_PARAMETERS,
+        body=JobRequestBody,
+        status=ACCEPTED,
+        answers=in_both_formats(JobSubmitted),
+        errors=(406, 409, 503),
+    )
+    def post(self) -> None:
+        self.submit()
 
 
 class DestroyHandler(SubmitJobHandler):
-    route_template = "/api/hyperpod/destroy"
+    """POST /api/hyperpod/destroy."""
+
     action = "destroy"
+
+    @ApiOperation(
+        tag=_TAG,
+        summary="Destroys a cluster, or plans that",
+        parameters=_SUBMIT_PARAMETERS,
+        body=JobRequestBody,
+        status=ACCEPTED,
+        answers=in_both_formats(JobSubmitted),
+        errors=(406, 409, 503),
+    )
+    def post(self) -> None:
+        self.submit()
 
 
 class JobsHandler(ApiHandler):
     """GET /api/hyperpod/jobs: the newest first."""
 
-    route_template = "/api/hyperpod/jobs"
-
+    @ApiOperation(
+        tag=_TAG,
+        summary="Jobs, the newest first",
+        parameters=(
+            count_parameter("limit", "at most so many", MAX_LIMIT),
+            ApiParameter("status", "only those in this state"),
+            ApiParameter("before", "only those before the job with this id"),
+        ),
+        answers=in_both_formats(JobList),
+        errors=(404, 406),
+    )
     def get(self) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         jobs = self.services.jobs.list_jobs(
             self._read_limit(), self._read_status(), self.get_query_argument("before", None)
         )
-        self.send_body({"status": "success", "jobs": [job.describe() for job in jobs]}, content_type)
+        self.send_body(JobList("success", [job.describe() for job in jobs]), content_type)
 
     def _read_limit(self) -> int:
         limit = self.get_query_argument("limit", str(DEFAULT_LIMIT))
@@ -109,45 +150,62 @@ class JobsHandler(ApiHandler):
 
 
 class JobHandler(ApiHandler):
-    """GET /api/hyperpod/jobs/{job_id}."""
+    """GET /api/hyperpod/jobs/{id}."""
 
-    route_template = "/api/hyperpod/jobs/{job_id}"
-
-    def get(self, job_id: str) -> None:
+    @ApiOperation(
+        tag=_TAG,
+        summary="One job",
+        answers=in_both_formats(JobAnswer),
+        errors=(404, 406),
+    )
+    def get(self, id: JobId) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
-        self.send_body({"status": "success", "job": self.services.jobs.get(job_id).describe()}, content_type)
+        self.send_body(JobAnswer("success", self.services.jobs.get(id).describe()), content_type)
 
 
 class CancelHandler(ApiHandler):
-    """POST /api/hyperpod/jobs/{job_id}/cancel: no body is needed."""
+    """POST /api/hyperpod/jobs/{id}/cancel: no body is needed."""
 
-    route_template = "/api/hyperpod/jobs/{job_id}/cancel"
-
-    def post(self, job_id: str) -> None:
+    @ApiOperation(
+        tag=_TAG,
+        summary="Cancels a job",
+        status=ACCEPTED,
+        answers=in_both_formats(JobAnswer),
+        errors=(404, 406, 409),
+    )
+    def post(self, id: JobId) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
-        job = self.services.jobs.cancel(job_id)
+        job = self.services.jobs.cancel(id)
         self.set_status(ACCEPTED)
-        self.send_body({"status": "submitted", "job": job.describe()}, content_type)
+        self.send_body(JobAnswer("submitted", job.describe()), content_type)
 
 
 class StacksHandler(ApiHandler):
     """GET /api/hyperpod/stacks: the stacks that live deploys have created."""
 
-    route_template = "/api/hyperpod/stacks"
-
+    @ApiOperation(
+        tag=_TAG,
+        summary="What live deploys have left standing",
+        answers=in_both_formats(StackList),
+        errors=(406,),
+    )
     def get(self) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         stacks = [describe_stack(stack) for stack in self.services.jobs.stacks.list_all()]
-        self.send_body({"status": "success", "stacks": stacks}, content_type)
+        self.send_body(StackList("success", stacks), content_type)
 
 
 class HyperPodPresetsHandler(ApiHandler):
     """GET /api/hyperpod/presets."""
 
-    route_template = "/api/hyperpod/presets"
-
+    @ApiOperation(
+        tag=_TAG,
+        summary="The presets of clusters, and what each lets one override",
+        answers=in_both_formats(PresetList),
+        errors=(406,),
+    )
     def get(self) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         presets = self.services.runtime.store.snapshot.get(HYPERPOD_PRESETS)
         catalogue = [describe_hyperpod_preset(name, presets[name]) for name in sorted(presets)]
-        self.send_body({"status": "success", "presets": sorted(presets), "catalogue": catalogue}, content_type)
+        self.send_body(PresetList("success", sorted(presets), catalogue), content_type)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from tornado.iostream import StreamClosedError
 
+from pipeline.envelope import Envelope
 from pipeline.errors import InvalidRequest, ModelNotDeployed, UnknownModel
 from pipeline.messages import Failure, InferenceRequest, Result
 from pipeline.streams import Stream, StreamRecord
@@ -17,10 +18,32 @@ from server.fast import chunked_writer
 from server.handlers.base import ApiHandler
 from server.inference import encoders
 from server.inference.delivery import collect_outcomes, deliver, read_opening
-from server.inference.parsing import ParsedRequest, RequestContext, parse_inference, parse_multi_inference
+from server.inference.parsing import (
+    InferenceBody,
+    MultiInferenceBody,
+    ParsedRequest,
+    RequestContext,
+    parse_inference,
+    parse_multi_inference,
+)
+from server.inference.response_types import (
+    FailedModelResult,
+    ModelResult,
+    MultiAnswer,
+    MultiMetadata,
+    NotDeployed,
+    Succeeded,
+)
 from server.observability.logs import outcome_fields
+from server.openapi.operation import INFERENCE_ERRORS, ApiOperation, PresetName, in_both_formats
 
 ParsedT = TypeVar("ParsedT", bound=ParsedRequest)
+
+EVENT_ANSWERS: Final[dict[str, Any]] = dict.fromkeys((encoders.SSE, encoders.NDJSON, encoders.MSGPACK_EVENTS), str)
+EVENTS_DESCRIPTION: Final = (
+    "Each event is one of the schema `Event`: `start`, chunks, a `result` or an `error` per model, `complete`."
+)
+STREAM_HEADERS: Final = {"X-Stream-Id": "The stream's id, for `/api/streams/{stream_id}`"}
 
 
 class InferenceHandler(ApiHandler):
@@ -33,8 +56,8 @@ class InferenceHandler(ApiHandler):
         self.request_summary = parsed.request.summary
         return parsed
 
-    def initialize(self) -> None:
-        super().initialize()
+    def initialize(self, route_path: str) -> None:
+        super().initialize(route_path)
         self.stream: Stream | None = None
 
     def log_fields(self) -> dict[str, Any]:
@@ -92,9 +115,19 @@ class InferenceHandler(ApiHandler):
 class ModelHandler(InferenceHandler):
     """POST /api/models/{name}, and two models with paths of their own: /api/claude4, /api/nova."""
 
-    route_template = "/api/models/{name}"
+    @ApiOperation(
+        tag="Inference",
+        summary="One answer of any model",
+        description="`/api/claude4` and `/api/nova` are the presets of these names.",
+        body=InferenceBody,
+        answers=in_both_formats(Envelope),
+        errors=(*INFERENCE_ERRORS, 406),
+    )
+    async def post(self, name: PresetName) -> None:
+        await self.send_result(name)
 
-    async def post(self, name: str) -> None:
+    async def send_result(self, name: str) -> None:
+        """Parse the body, and answer with what this model says."""
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK)
         parsed = self.parse_body(parse_inference)
         if parsed.resumable:
@@ -110,7 +143,15 @@ class ModelHandler(InferenceHandler):
 class EmdInferenceHandler(ModelHandler):
     """POST /api/emd/{model_key}: only models of the provider `emd`."""
 
-    route_template = "/api/emd/{model_key}"
+    @ApiOperation(
+        tag="Inference",
+        summary="One answer of a model that EMD deployed",
+        body=InferenceBody,
+        answers=in_both_formats(Envelope),
+        errors=(*INFERENCE_ERRORS, 406),
+    )
+    async def post(self, model_key: PresetName) -> None:
+        await self.send_result(model_key)
 
     def validate_model(self, name: str) -> None:
         preset = self.services.runtime.models.get(name)
@@ -121,20 +162,34 @@ class EmdInferenceHandler(ModelHandler):
 class StreamHandler(InferenceHandler):
     """POST /api/stream/{model_name}: tokens as they come."""
 
-    route_template = "/api/stream/{model_name}"
-
-    async def post(self, name: str) -> None:
+    @ApiOperation(
+        tag="Streams",
+        summary="Tokens as they come",
+        description=EVENTS_DESCRIPTION + " As `text/plain`, the bare text.",
+        body=InferenceBody,
+        answers={**EVENT_ANSWERS, encoders.TEXT: str},
+        headers=STREAM_HEADERS,
+        errors=(*INFERENCE_ERRORS, 406),
+    )
+    async def post(self, model_name: PresetName) -> None:
         content_type = self.negotiate(encoders.SSE, encoders.NDJSON, encoders.MSGPACK_EVENTS, encoders.TEXT)
         parsed = self.parse_body(parse_inference)
-        stream = self.services.streams.open(parsed.request, [name], owner=self.owner, resumable=parsed.resumable)
+        stream = self.services.streams.open(parsed.request, [model_name], owner=self.owner, resumable=parsed.resumable)
         await self.send_events(stream, content_type)
 
 
 class MultiInferenceHandler(InferenceHandler):
     """POST /api/multi-inference: all models at once, as one body or as events."""
 
-    route_template = "/api/multi-inference"
-
+    @ApiOperation(
+        tag="Inference",
+        summary="Several models at once, side by side",
+        description="One that fails or hangs delays no other. " + EVENTS_DESCRIPTION,
+        body=MultiInferenceBody,
+        answers={**in_both_formats(MultiAnswer), **EVENT_ANSWERS},
+        headers=STREAM_HEADERS,
+        errors=(*INFERENCE_ERRORS, 406),
+    )
     async def post(self) -> None:
         content_type = self.negotiate(
             encoders.JSON, encoders.MSGPACK, encoders.SSE, encoders.NDJSON, encoders.MSGPACK_EVENTS
@@ -157,34 +212,23 @@ class MultiInferenceHandler(InferenceHandler):
         self.stream = stream
         with stream.attach() as self.cursor:
             outcomes = await collect_outcomes(self.cursor)
-        body = {
-            "time": datetime.now(UTC).isoformat(),
-            "request": self.request_summary,
-            "results": [_describe_outcome(outcomes[model], request.received_at) for model in stream.models],
-            "metadata": {
-                "request_id": self.request_id,
-                "duration_ms": _milliseconds(time.monotonic() - request.received_at),
-            },
-        }
-        self.send_body(body, content_type)
+        answer = MultiAnswer(
+            time=datetime.now(UTC).isoformat(),
+            request=request.summary,
+            results=[_describe_outcome(outcomes[model], request.received_at) for model in stream.models],
+            metadata=MultiMetadata(self.request_id, _milliseconds(time.monotonic() - request.received_at)),
+        )
+        self.send_body(answer, content_type)
 
 
-def _describe_outcome(outcome: Result | Failure, received: float) -> dict[str, Any]:
+def _describe_outcome(outcome: Result | Failure, received: float) -> ModelResult:
     """One model's entry in the answer of several."""
     if isinstance(outcome, Result):
         envelope = outcome.envelope
-        return {
-            "model": outcome.model,
-            "status": "success",
-            "response": envelope["response"],
-            "duration_ms": envelope["metadata"]["duration_ms"],
-        }
-    return {
-        "model": outcome.model,
-        "status": "not_deployed" if isinstance(outcome.error, ModelNotDeployed) else "error",
-        **error_fields(outcome.error),
-        "duration_ms": _milliseconds(outcome.failed_at - received),
-    }
+        return Succeeded(outcome.model, envelope["response"], envelope["metadata"]["duration_ms"])
+    kind = NotDeployed if isinstance(outcome.error, ModelNotDeployed) else FailedModelResult
+    duration = _milliseconds(outcome.failed_at - received)
+    return kind(model=outcome.model, duration_ms=duration, **error_fields(outcome.error))
 
 
 def _milliseconds(seconds: float) -> float:

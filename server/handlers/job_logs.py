@@ -1,4 +1,4 @@
-"""GET /api/hyperpod/jobs/{job_id}/logs: a job's log so far, or followed to the end of the job."""
+"""GET /api/hyperpod/jobs/{id}/logs: a job's log so far, or followed to the end of the job."""
 
 from __future__ import annotations
 
@@ -24,16 +24,28 @@ from server.jobs.logs import (
     json_body,
     msgpack_body,
 )
+from server.jobs.response_types import JobId, JobLogsAnswer
+from server.openapi.operation import ApiOperation, count_parameter, in_both_formats
 
 
 class JobLogsHandler(ApiHandler):
     """A log is sent as it is read, never held whole, and no faster than its client takes it."""
 
-    route_template = "/api/hyperpod/jobs/{job_id}/logs"
-
-    async def get(self, job_id: str) -> None:
+    @ApiOperation(
+        tag="Deploy jobs",
+        summary="A job's log",
+        description="As JSON, bare (`text/plain`), or followed live (`text/event-stream`, its `id` the next offset). "
+        "In MessagePack the log is bytes.",
+        parameters=(
+            count_parameter("tail", "so many of the last lines"),
+            count_parameter("from", "from this byte on"),
+        ),
+        answers={**in_both_formats(JobLogsAnswer), encoders.TEXT: str, **dict.fromkeys(EVENT_ENCODERS, str)},
+        errors=(404, 406),
+    )
+    async def get(self, id: JobId) -> None:
         content_type = self.negotiate(encoders.JSON, encoders.MSGPACK, encoders.TEXT, *EVENT_ENCODERS)
-        job = self.services.jobs.get(job_id)
+        job = self.services.jobs.get(id)
         arguments = {name: self.get_query_argument(name, None) for name in ("from", "tail")}
         if content_type in EVENT_ENCODERS and "Last-Event-ID" in self.request.headers:
             # An EventSource that reconnects still has the query of its first request.

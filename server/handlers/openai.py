@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pipeline.errors import ForgelineError, UnknownModel
 from server.compat.anthropic import messages_renderer
 from server.compat.openai import chat_renderer
-from server.compat.openai.chat_parser import parse_chat_completion
+from server.compat.openai.chat_parser import ChatCompletionRequest, parse_chat_completion
+from server.compat.response_types import ChatCompletion, OpenAIError, V1Model, V1ModelList
 from server.handlers.base import ApiHandler
 from server.handlers.chat import ChatHandler
+from server.inference import encoders
+from server.openapi.operation import INFERENCE_ERRORS, ApiOperation, PresetName
+
+_TAG: Final = "OpenAI's shape"
 
 
 class ChatCompletionsHandler(ChatHandler):
     """POST /v1/chat/completions."""
 
-    route_template = "/v1/chat/completions"
-
+    @ApiOperation(
+        tag=_TAG,
+        summary="OpenAI's Chat Completions",
+        description="With `stream`, each `data:` is a `ChatCompletionChunk`, or an `error`; the last is `[DONE]`.",
+        body=ChatCompletionRequest,
+        answers={encoders.JSON: ChatCompletion, encoders.SSE: str},
+        errors=INFERENCE_ERRORS,
+        error_body=OpenAIError,
+    )
     async def post(self) -> None:
         parsed = self.parse_body(parse_chat_completion)
         (model,) = parsed.models
@@ -30,8 +42,12 @@ class ChatCompletionsHandler(ChatHandler):
 class V1ModelsHandler(ApiHandler):
     """GET /v1/models: the presets of models, for clients of OpenAI's and of Anthropic's API."""
 
-    route_template = "/v1/models"
-
+    @ApiOperation(
+        tag=_TAG,
+        summary="The presets, for OpenAI's and Anthropic's clients",
+        answers={encoders.JSON: V1ModelList},
+        error_body=OpenAIError,
+    )
     def get(self) -> None:
         models = self.services.runtime.models
         self.send_body(
@@ -48,10 +64,11 @@ class V1ModelsHandler(ApiHandler):
 class V1ModelHandler(V1ModelsHandler):
     """GET /v1/models/{id}."""
 
-    route_template = "/v1/models/{id}"
-
-    def get(self, name: str) -> None:  # type: ignore[override]  # Tornado passes the path's variable parts
-        preset = self.services.runtime.models.get(name)
+    @ApiOperation(
+        tag=_TAG, summary="One preset", answers={encoders.JSON: V1Model}, errors=(404,), error_body=OpenAIError
+    )
+    def get(self, id: PresetName) -> None:  # type: ignore[override]  # Tornado passes the path's parameters
+        preset = self.services.runtime.models.get(id)
         if preset is None:
-            raise UnknownModel(f"No preset defines a model {name!r}; GET /v1/models lists them.")
-        self.send_body(chat_renderer.render_model(name, preset.provider))
+            raise UnknownModel(f"No preset defines a model {id!r}; GET /v1/models lists them.")
+        self.send_body(chat_renderer.render_model(id, preset.provider))

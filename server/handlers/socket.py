@@ -6,6 +6,7 @@ import binascii
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable
 from contextlib import ExitStack
+from typing import Final
 
 from tornado.httputil import HTTPHeaders
 from tornado.web import stream_request_body
@@ -16,23 +17,27 @@ from pipeline.errors import InvalidRequest
 from server.errors import MethodNotAllowed, Unauthorized
 from server.fast import socket_writer
 from server.handlers.base import BaseHandler
+from server.handlers.inference import EVENTS_DESCRIPTION
 from server.inference.encoders import SOCKET_FORMATS
 from server.jobs.logs import StartPosition
+from server.jobs.response_types import JobId
 from server.observability.spans import SocketTracer
+from server.openapi.operation import ApiOperation, PresetName, count_parameter
 from server.websocket.session import WebSocketSession
 
 KEY_PROTOCOL = "forgeline.key."
+SWITCHING_PROTOCOLS = 101
 CLOSE_NORMAL, CLOSE_GOING_AWAY, CLOSE_TRY_AGAIN_LATER = 1000, 1001, 1013
+_TAG: Final = "WebSocket"
+_DESCRIPTION: Final = "Subprotocols: `forgeline.v1.json` and `forgeline.v1.msgpack`. " + EVENTS_DESCRIPTION
 
 
 @stream_request_body  # or Tornado would hold a body in memory, however large
 class SocketHandler(BaseHandler, WebSocketHandler):
     """/ws: one socket carries many operations."""
 
-    route_template = "/ws"
-
-    def initialize(self) -> None:
-        super().initialize()
+    def initialize(self, route_path: str) -> None:
+        super().initialize(route_path)
         self._session: WebSocketSession | None = None
         self._exit_stack = ExitStack()
 
@@ -65,7 +70,18 @@ class SocketHandler(BaseHandler, WebSocketHandler):
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return next((name for name in subprotocols if name in SOCKET_FORMATS), None)
 
-    def open(self, *args: str) -> None:
+    @ApiOperation(
+        tag=_TAG,
+        summary="Many streams on one socket, each under an id of its client's",
+        description=_DESCRIPTION,
+        status=SWITCHING_PROTOCOLS,
+        errors=(404,),
+    )
+    def open(self) -> None:
+        self.start_session()
+
+    def start_session(self) -> None:
+        """Begin to serve the socket, or close it where there is no room."""
         services = self.services
         if len(services.websockets) >= services.options.max_sockets or not services.ready:
             self.close(CLOSE_TRY_AGAIN_LATER if services.ready else CLOSE_GOING_AWAY)
@@ -74,7 +90,7 @@ class SocketHandler(BaseHandler, WebSocketHandler):
         socket_format = SOCKET_FORMATS[self.selected_subprotocol or next(iter(SOCKET_FORMATS))]
         writer = self._exit_stack.enter_context(socket_writer(self, socket_format, services.options.heartbeat))
         tracing = services.tracing
-        trace = None if tracing is None else SocketTracer(tracing, self.request.headers, self.route_template)
+        trace = None if tracing is None else SocketTracer(tracing, self.request.headers, self.route_path)
         self._session = WebSocketSession(services, writer, self.owner, self.request_id, trace)
         services.websockets.add(self)
 
@@ -101,29 +117,46 @@ class SocketHandler(BaseHandler, WebSocketHandler):
 class StreamSocketHandler(SocketHandler):
     """/ws/stream/{model_name}: each message is a request, one at a time."""
 
-    route_template = "/ws/stream/{model_name}"
+    @ApiOperation(
+        tag=_TAG,
+        summary="One model: each message is a request",
+        description=_DESCRIPTION,
+        status=SWITCHING_PROTOCOLS,
+        errors=(404,),
+    )
+    def open(self, model_name: PresetName) -> None:  # type: ignore[override]  # Tornado passes the path's parameters
+        self._model_name = model_name
+        self.start_session()
 
     def receive(self, session: WebSocketSession, message: str | bytes) -> None:
-        session.receive_request(self.open_args[0], message)
+        session.receive_request(self._model_name, message)
 
 
 class LogSocketHandler(SocketHandler):
     """/ws/hyperpod/jobs/{job_id}/logs: starts by itself, and closes when all is sent."""
 
-    route_template = "/ws/hyperpod/jobs/{job_id}/logs"
-
     async def prepare(self) -> None:
         """Check job and position before the handshake, so that errors are HTTP answers."""
         super().prepare()
-        jobs, job_id = self.services.jobs, self.path_args[0]
+        jobs, job_id = self.services.jobs, self.path_kwargs["job_id"]
         arguments = {name: self.get_query_argument(name, None) for name in ("from", "lines")}
         with LogFile(jobs.log_path(job_id)) as file:
             self._offset = await StartPosition.from_query(arguments, "lines").resolve(file, file.size())
 
-    def open(self, *args: str) -> None:
-        super().open(*args)
+    @ApiOperation(
+        tag=_TAG,
+        summary="One job's log, live",
+        parameters=(
+            count_parameter("from", "from this byte on"),
+            count_parameter("lines", "so many of the last lines"),
+        ),
+        status=SWITCHING_PROTOCOLS,
+        errors=(404,),
+    )
+    def open(self, job_id: JobId) -> None:  # type: ignore[override]  # Tornado passes the path's parameters
+        self.start_session()
         if self._session is not None:
-            task = self._session.follow_log(args[0], StartPosition(self._offset))
+            task = self._session.follow_log(job_id, StartPosition(self._offset))
             task.add_done_callback(lambda _: self.close(CLOSE_NORMAL))
 
     def receive(self, session: WebSocketSession, message: str | bytes) -> None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-import msgpack
 import msgspec
+from msgspec import Struct
 
 from pipeline.messages import Failure, Result, ToolCallDelta
 from pipeline.streams import ModelText, StreamComplete, StreamRecord, StreamStart
 from server.errors import error_fields
+from server.inference.response_types import (
+    ChunkEvent,
+    CompleteEvent,
+    ErrorEvent,
+    Event,
+    HeartbeatEvent,
+    ResultEvent,
+    StartEvent,
+    ToolCallChunk,
+)
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -26,43 +36,49 @@ Tag = str | int
 to_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
-def to_msgpack(value: Any) -> bytes:
-    packed: bytes = msgpack.packb(value)
-    return packed
+to_msgpack: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 
 
 BODY_ENCODERS: dict[str, Callable[[Any], bytes]] = {JSON: to_json, MSGPACK: to_msgpack}
 """The encoder of each type of body."""
 
 
-def to_event(record: StreamRecord, seq: int, model: str) -> dict[str, Any]:
+def to_event(record: StreamRecord, seq: int, model: str) -> Event:
     """A record as an event. `model` is the stream's, where it has only one."""
-    event: dict[str, Any]
+    event: Event
     match record:
         case str():
-            event = {"type": "chunk", "seq": seq, "model": model, "delta": record}
+            event = ChunkEvent(seq, model, record)
         case ModelText(model=of, text=text):
-            event = {"type": "chunk", "seq": seq, "model": of, "delta": text}
+            event = ChunkEvent(seq, of, text)
         case ToolCallDelta():  # its delta is empty: all deltas joined are the result's text
-            piece = {"index": record.index, "id": record.id, "name": record.name, "arguments": record.arguments}
-            event = {"type": "chunk", "seq": seq, "model": model, "delta": "", "tool_call": piece}
-        case Result():
-            event = {"type": "result", "seq": seq, "model": record.model, **record.envelope}
+            event = ChunkEvent(seq, model, "", ToolCallChunk(record.index, record.id, record.name, record.arguments))
+        case Result(model=of, envelope=envelope):
+            event = ResultEvent(
+                seq, of, envelope["time"], envelope["request"], envelope["response"], envelope["metadata"]
+            )
         case Failure():
-            event = {"type": "error", "seq": seq, "model": record.model, **error_fields(record.error)}
+            event = ErrorEvent(seq=seq, model=record.model, **error_fields(record.error))
         case StreamStart(stream_id, request, models):
-            event = {"type": "start", "seq": seq, "stream_id": stream_id, "request": request, "models": models}
+            event = StartEvent(seq, stream_id, request, models)
         case StreamComplete():
-            event = {"type": "complete", "seq": seq}
+            event = CompleteEvent(seq)
     return event
 
 
-def with_tag(message: Mapping[str, Any], tag: Tag | None) -> dict[str, Any]:
+def type_of(event: Struct) -> str:
+    """An event's field `type`."""
+    return str(event.__struct_config__.tag)
+
+
+def with_tag(message: Mapping[str, Any] | Struct, tag: Tag | None) -> Any:
     """The message with its operation's id; without one where a socket carries one operation at a time."""
-    return dict(message) if tag is None else {"id": tag, **message}
+    if tag is None:
+        return message
+    return {"id": tag, **(msgspec.to_builtins(message) if isinstance(message, Struct) else message)}
 
 
-HEARTBEAT = {"type": "heartbeat"}
+HEARTBEAT: Final = HeartbeatEvent()
 
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -99,8 +115,8 @@ class SseEncoder:
         )
 
     def _event(self, record: StreamRecord, seq: int) -> bytes:
-        message = to_event(record, seq, self._model)
-        return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, message["type"].encode(), to_json(message))
+        event = to_event(record, seq, self._model)
+        return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, type_of(event).encode(), to_json(event))
 
 
 class NdjsonEncoder:

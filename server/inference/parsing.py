@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from pipeline.errors import InvalidRequest
 from pipeline.media.frames import EncodedFrame
 from pipeline.messages import InferenceRequest, Message, Parameters
-from pipeline.presets.schema import SchemaError, validate
+from pipeline.presets.schema import PositiveInt, SchemaError, validate
 from server.errors import UnsupportedMediaType
 from server.inference.encoders import JSON, MSGPACK
 
@@ -35,7 +35,7 @@ class InferenceBody(Struct, forbid_unknown_fields=True, rename={"media_type": "m
     frames: list[EncodedPicture] | UnsetType = UNSET
     media: list[EncodedPicture] | UnsetType = UNSET
     media_type: Literal["image", "video"] = "image"
-    max_tokens: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1024  # MessagePack carries no larger one back
+    max_tokens: PositiveInt = 1024
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.1
     system: str | None = None
     top_p: Fraction | None = None

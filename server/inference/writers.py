@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar, cast
 
+from msgspec import Struct
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream, StreamClosedError
@@ -114,7 +115,7 @@ class SocketWriter:
             except WebSocketClosedError as error:
                 raise StreamClosedError from error
 
-    async def send_message(self, message: Mapping[str, Any], tag: Tag | None) -> None:
+    async def send_message(self, message: Mapping[str, Any] | Struct, tag: Tag | None) -> None:
         await self.send([self.format.pack(with_tag(message, tag))])
 
     def _send_heartbeat(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import msgpack
+import msgspec
 
 from infraforge_runner.jobs.log_file import LogFile
 from infraforge_runner.jobs.log_follower import LogPart
@@ -120,7 +121,7 @@ class LogEncoder:
         self._content_type = content_type
         self._job_id = job_id
         self._encode_event = EVENT_ENCODERS[content_type]
-        self.heartbeat = self._encode_event(HEARTBEAT)
+        self.heartbeat = self._encode_event(msgspec.to_builtins(HEARTBEAT))
 
     def encode(self, batch: Sequence[LogPart], first: int) -> bytes:
         return b"".join(part.encoded_as(self._content_type, self._encode_part) for part in batch)

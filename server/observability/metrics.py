@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import cache
-from typing import Any, get_args
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -111,14 +111,13 @@ class Metrics:
             self._inferences(model, outcome.error.code).inc()
             return
         self._inferences(model, "ok").inc()
-        metadata: dict[str, Any] = outcome.envelope["metadata"]
-        usage: dict[str, int | None] = outcome.envelope["response"]["usage"]
+        metadata, usage = outcome.envelope["metadata"], outcome.envelope["response"]["usage"]
         self._duration(model).observe(metadata["duration_ms"] / MILLISECONDS)
         self._overhead(model).observe(metadata["overhead_ms"] / MILLISECONDS)
         if metadata["time_to_first_token_ms"] is not None:
             self._first_token(model).observe(metadata["time_to_first_token_ms"] / MILLISECONDS)
-        for direction in ("input", "output"):
-            self._tokens(metadata["model"], direction).inc(usage[f"{direction}_tokens"] or 0)
+        self._tokens(metadata["model"], "input").inc(usage["input_tokens"] or 0)
+        self._tokens(metadata["model"], "output").inc(usage["output_tokens"] or 0)
 
     def observe_job(self, job: Job) -> None:
         """Count a job that has ended; called at each change of its status."""

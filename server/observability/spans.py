@@ -17,12 +17,13 @@ from tornado.web import Application, RequestHandler
 
 from pipeline.errors import ForgelineError
 from server.handlers.base import BaseHandler
+from server.openapi.route import UNKNOWN_PATH
 
 if TYPE_CHECKING:
     from pipeline.telemetry.otel import AttributeValue, Span, Tracing
 
 _UNTRACED: Final = {"/healthz", "/readyz", "/metrics"}
-"""Route templates that probes and scrapers request every few seconds."""
+"""The paths that probes and scrapers request every few seconds."""
 
 _HTTP_VERSIONS: Final = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1"}
 
@@ -39,18 +40,21 @@ class TracedApplication(Application):
         self._spans: WeakKeyDictionary[HTTPServerRequest, Span] = WeakKeyDictionary()
 
     def get_handler_delegate(  # type: ignore[override]  # Tornado names a private class where it needs this interface
-        self, request: HTTPServerRequest, target_class: type[RequestHandler], *args: Any, **kwargs: Any
+        self,
+        request: HTTPServerRequest,
+        target_class: type[RequestHandler],
+        target_kwargs: Mapping[str, Any],
+        **path: Any,
     ) -> HTTPMessageDelegate:
-        delegate = super().get_handler_delegate(request, target_class, *args, **kwargs)
-        handler_class = target_class if issubclass(target_class, BaseHandler) else BaseHandler
-        route = handler_class.route_template
+        delegate = super().get_handler_delegate(request, target_class, dict(target_kwargs), **path)
+        route = target_kwargs["route_path"]
         if route in _UNTRACED:
             return delegate
         span = self._spans[request] = self._start_span(request, _method_name(request, target_class), route)
         return _TracedDelegate(self._tracing, span, delegate, partial(self._on_disconnect, request))
 
     def _start_span(self, request: HTTPServerRequest, method: str, route: str) -> Span:
-        is_known = route != BaseHandler.route_template
+        is_known = route != UNKNOWN_PATH
         return self._tracing.start_span(
             f"{method} {route}" if is_known else method,
             "server",

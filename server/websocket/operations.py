@@ -13,6 +13,7 @@ from pipeline.errors import Cancelled, ForgelineError, SlowReader
 from pipeline.streams import Stream
 from server.inference.delivery import deliver
 from server.inference.encoders import Tag
+from server.inference.response_types import CompleteEvent
 from server.inference.writers import LogSocketWriter, SocketWriter, StreamSocketWriter
 from server.jobs.logs import StartPosition, follow_log
 from server.observability.logs import outcome_fields
@@ -94,4 +95,4 @@ class LogOperation(Operation):
         with await follow_log(self._jobs, self._job_id, self._start) as cursor:
             await deliver(cursor, LogSocketWriter(writer, tag, self._job_id), self._heartbeat)
         await writer.send_message({"type": "job", **self._jobs.get(self._job_id).describe()}, tag)
-        await writer.send_message({"type": "complete"}, tag)
+        await writer.send_message(CompleteEvent(), tag)

@@ -22,6 +22,7 @@ from server.inference.parsing import (
     parse_inference,
     parse_multi_inference,
 )
+from server.inference.response_types import CompleteEvent, ErrorEvent
 from server.inference.writers import SocketWriter
 from server.jobs.logs import StartPosition
 from server.observability.spans import SocketTracer
@@ -210,9 +211,9 @@ class WebSocketSession:
     async def _send_end(self, tag: Tag | None, reason: ForgelineError) -> None:
         """Send an operation's last message. For the client that cancelled it, it is complete."""
         if isinstance(reason, Cancelled):
-            message: dict[str, Any] = {"type": "complete"}
+            message: CompleteEvent | ErrorEvent = CompleteEvent()
         else:
-            message = {"type": "error", **error_fields(reason)}
+            message = ErrorEvent(**error_fields(reason))
             self._services.metrics.count_error(reason.code)
         with suppress(StreamClosedError):
             await self._writer.send_message(message, tag)

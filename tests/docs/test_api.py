@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints, is_typeddict
 
-import msgspec
 import pytest
 import yaml
 from tornado.web import RequestHandler
 
 from infraforge_runner.infraforge.cdk import Phase
 from infraforge_runner.infraforge.plan import Plan
-from infraforge_runner.jobs.model import JobState
-from server.app import ROUTES, route_patterns
+from infraforge_runner.jobs.model import JobDescription, JobResult, JobState
+from pipeline.envelope import Envelope
+from server.app import ROUTES
 from server.handlers import hyperpod, socket
 from server.inference import encoders
 from server.inference.parsing import MultiInferenceBody
-from server.openapi import hyperpod as described
-from server.openapi import native_types
-from server.openapi.document import served_paths, strip_parameter_names
+from server.inference.response_types import Event, FailedModelResult, NotDeployed, Succeeded
+from server.openapi.route import METHODS
 from server.websocket.subscriptions import TOPICS
 from tests.async_tests import async_test
 from tests.docs.pages import code_spans, find_table
@@ -40,27 +38,17 @@ ROUTE_TABLES = [
 
 
 def handler_methods(handler: type[RequestHandler]) -> list[str]:
-    names = ("GET", "POST", "PUT", "PATCH", "DELETE")
-    return [name for name in names if getattr(handler, name.lower()) is not getattr(RequestHandler, name.lower())]
+    return [name.upper() for name in METHODS if getattr(handler, name) is not getattr(RequestHandler, name)]
 
 
 def test_api_docs_list_exactly_the_routes_and_methods() -> None:
-    documented = {
-        (row[0].strip("`"), strip_parameter_names(row[1].strip("`"))) for page in ROUTE_TABLES for row in page.rows
-    }
-    actual = {
-        (method, path.replace("(.+)", "{}"))
-        for rule in ROUTES
-        for path in served_paths(route_patterns([rule]))
-        for method in handler_methods(rule.target)
-    }
-    assert documented == actual
+    documented = {(row[0].strip("`"), row[1].strip("`")) for page in ROUTE_TABLES for row in page.rows}
+    assert documented == {(method, route.path) for route in ROUTES for method in handler_methods(route.handler)}
 
 
 def test_api_docs_list_websocket_routes_under_websockets() -> None:
-    documented = {strip_parameter_names(path) for path in ROUTE_TABLES[2].code_names(1) if path.startswith("/")}
-    sockets = [rule for rule in ROUTES if issubclass(rule.target, socket.SocketHandler)]
-    assert documented == served_paths(route_patterns(sockets))
+    documented = {path for path in ROUTE_TABLES[2].code_names(1) if path.startswith("/")}
+    assert documented == {route.path for route in ROUTES if issubclass(route.handler, socket.SocketHandler)}
 
 
 # --- bodies ----------------------------------------------------------------------------------------
@@ -88,16 +76,16 @@ def test_api_docs_list_request_fields_with_defaults(page: Any, body: Any) -> Non
 def dotted_fields(kind: Any, prefix: str = "") -> Iterator[str]:
     """The dotted paths of a type's fields; a list counts as one field."""
     for name, of in get_type_hints(kind).items():
-        nested = isinstance(of, type) and not isinstance(of, UnionType) and issubclass(of, msgspec.Struct)
+        nested = is_typeddict(of)
         yield from dotted_fields(of, f"{prefix}{name}.") if nested else [prefix + name]
 
 
 def test_api_docs_list_response_fields() -> None:
-    assert find_table("docs/API.md", "field of an answer").code_names() == [*dotted_fields(native_types.Envelope)]
+    assert find_table("docs/API.md", "field of an answer").code_names() == [*dotted_fields(Envelope)]
 
 
 def test_api_docs_list_result_statuses() -> None:
-    kinds = (native_types.Succeeded, native_types.FailedModelResult, native_types.NotDeployed)
+    kinds = (Succeeded, FailedModelResult, NotDeployed)
     assert find_table("docs/API.md", "status of a result").code_names() == [
         kind.__struct_config__.tag for kind in kinds
     ]
@@ -105,8 +93,8 @@ def test_api_docs_list_result_statuses() -> None:
 
 def test_api_docs_list_job_fields_and_enum_values() -> None:
     page = find_table("docs/API.md", "field of a job")
-    result = [f"result.{field}" for field in described.JobResult.__struct_fields__]
-    assert set(page.code_names()) == {*described.JobSchema.__struct_fields__, *result}
+    result = [f"result.{field}" for field in JobResult.__annotations__]
+    assert set(page.code_names()) == {*JobDescription.__annotations__, *result}
     cells = dict(zip(page.code_names(), page.column(1), strict=True))
     assert code_spans(cells["status"]) == [*get_args(JobState)]
     assert code_spans(cells["phase"]) == [*get_args(Phase)]
@@ -129,7 +117,7 @@ def test_api_docs_list_events_with_fields() -> None:
         name: set(code_spans(carries))
         for (name,), carries in zip(map(code_spans, page.column()), page.column(1), strict=True)
     }
-    kinds = get_args(native_types.Event)
+    kinds = get_args(Event)
     assert documented == {kind.__struct_config__.tag: {*kind.__struct_fields__} for kind in kinds}
 
 

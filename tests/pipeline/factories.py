@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from pipeline.envelope import Envelope, TokenUsage
 from pipeline.errors import ForgelineError
 from pipeline.media.frames import EncodedFrame, Frame
 from pipeline.messages import (
@@ -169,3 +170,25 @@ class BrokenStage:
     @classmethod
     def create(cls, options: Mapping[str, Any], context: Context) -> BrokenStage:
         return cls(options.get("where", "before"))
+
+
+def make_envelope(text: str = "Hi", usage: TokenUsage | None = None) -> Envelope:
+    return {
+        "time": "2026-11-28T12:00:00+00:00",
+        "request": {"text": "hi", "frames_count": 0, "media_type": "image", "max_tokens": 9, "temperature": None},
+        "response": {
+            "id": "1",
+            "model": "m",
+            "content": [{"type": "text", "text": text}],
+            "stop_reason": "end_turn",
+            "usage": usage or {"input_tokens": 3, "output_tokens": None},
+        },
+        "metadata": {
+            "request_id": "r",
+            "model": "m",
+            "provider": "scripted",
+            "time_to_first_token_ms": None,
+            "duration_ms": 1.5,
+            "overhead_ms": 0.5,
+        },
+    }

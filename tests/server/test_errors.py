@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipeline import errors
 from pipeline.errors import ForgelineError
+from pipeline.messages import InferenceRequest, Message
 from server import errors as transport
 from server.errors import error_body, error_fields, headers_of, status_of
 
@@ -61,10 +63,11 @@ def test_error_subclass_of_plugin_has_status_of_base() -> None:
 
 
 def test_error_body_has_fixed_fields() -> None:
-    body = error_body(errors.UnknownModel(MESSAGE), {"text": "hi"}, "id-1")
+    request = InferenceRequest((Message("user", ("hi",)),)).summary
+    body = msgspec.to_builtins(error_body(errors.UnknownModel(MESSAGE), request, "id-1"))
     assert list(body) == ["time", "request", "error", "code", "request_id"]
     assert body["time"].endswith("+00:00")
-    assert (body["request"], body["error"], body["code"]) == ({"text": "hi"}, MESSAGE, "unknown_model")
+    assert (body["request"], body["error"], body["code"]) == (request, MESSAGE, "unknown_model")
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "0"), (0.2, "1"), (7.0, "7"), (7.1, "8")])

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.aws.errors import translate_errors
+from pipeline.envelope import StopReason
 from pipeline.errors import ForgelineError, InvalidRequest, ModelError
 from pipeline.media.frames import EncodedFrame, Frame, Video
 from pipeline.messages import (
@@ -22,7 +23,6 @@ from pipeline.messages import (
     Message,
     Reasoning,
     ResponsePart,
-    StopReason,
     ToolCall,
     ToolCallDelta,
     ToolResult,

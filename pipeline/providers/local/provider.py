@@ -14,9 +14,10 @@ from typing import Any
 
 import structlog
 
+from pipeline.envelope import StopReason
 from pipeline.errors import InvalidRequest, ModelError, Unavailable, before_upstream_call
 from pipeline.media.frames import Frame
-from pipeline.messages import Finish, Inference, Message, ModelResponse, ModelTarget, ResponsePart, StopReason, Usage
+from pipeline.messages import Finish, Inference, Message, ModelResponse, ModelTarget, ResponsePart, Usage
 from pipeline.presets.models import ModelPreset
 from pipeline.presets.schema import NoOptions, validate
 from pipeline.providers.local.prompt import build_chat

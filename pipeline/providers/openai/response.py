@@ -13,8 +13,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from pipeline.envelope import StopReason
 from pipeline.errors import ForgelineError, ModelError
-from pipeline.messages import Chunk, Finish, Reasoning, ResponsePart, StopReason, ToolCallDelta, Usage
+from pipeline.messages import Chunk, Finish, Reasoning, ResponsePart, ToolCallDelta, Usage
 from pipeline.providers.openai.errors import error_from_chunk
 
 ReadBytes = Callable[[], Awaitable[bytes]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from pipeline.envelope import TokenUsage
 from pipeline.errors import ForgelineError, ModelError
 from pipeline.messages import Failure, Result, ToolCall, ToolCallDelta
 from pipeline.streams import StreamRecord, StreamStart
@@ -35,7 +36,7 @@ def render_message(result: Result, request_id: str, stop_sequences: Sequence[str
     """Render the whole message. Raises ModelError if the arguments of a tool call are not a JSON object."""
     response = result.envelope["response"]
     text = response["content"][0]["text"]
-    content = [{"type": "text", "text": text, "citations": None}] if text else []
+    content: list[dict[str, Any]] = [{"type": "text", "text": text, "citations": None}] if text else []
     content += [
         {"type": "tool_use", "id": call.id, "name": call.name, "input": _tool_input(call)} for call in result.tool_calls
     ]
@@ -74,7 +75,7 @@ class MessageEventEncoder:
                     "content": [],
                     "stop_reason": None,
                     "stop_sequence": None,
-                    "usage": _render_usage({}),
+                    "usage": _render_usage({"input_tokens": None, "output_tokens": None}),
                 }
                 yield _encode_event("message_start", message={**self._message_header, **initial_fields})
                 yield self.heartbeat
@@ -136,11 +137,11 @@ def _stop_fields(reason: str, stop_sequences: Sequence[str]) -> dict[str, Any]:
     return {"stop_reason": _STOP_REASONS[reason], "stop_sequence": sequence}
 
 
-def _render_usage(usage: Mapping[str, int | None]) -> dict[str, int]:
+def _render_usage(usage: TokenUsage) -> dict[str, int]:
     """0 for numbers that the provider does not report: clients add them up, and the format has no null here."""
     return {
-        "input_tokens": usage.get("input_tokens") or 0,
-        "output_tokens": usage.get("output_tokens") or 0,
+        "input_tokens": usage["input_tokens"] or 0,
+        "output_tokens": usage["output_tokens"] or 0,
         "cache_read_input_tokens": usage.get("cache_read_tokens") or 0,
         "cache_creation_input_tokens": usage.get("cache_write_tokens") or 0,
     }

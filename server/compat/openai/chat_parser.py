@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from pipeline.errors import InvalidRequest
 from pipeline.messages import InferenceRequest, Message, Parameters, Tool, ToolCall, ToolChoice, ToolResult
-from pipeline.presets.schema import MAX_INT64, PositiveInt
+from pipeline.presets.schema import PositiveInt
 from pipeline.providers.openai.request import EXTRA_FIELDS
 from server.compat.chat import ParsedChatRequest, PictureParser, drop_neutral_values, require_messages
 from server.inference.parsing import Fraction, RequestContext, check_body
@@ -165,8 +165,7 @@ def parse_chat_completion(value: Any, context: RequestContext, max_pictures: int
         raise InvalidRequest("logprobs: this server passes no log probabilities on; leave it out.")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     extras = drop_neutral_values({name: getattr(body, name) for name in EXTRA_FIELDS}, _NEUTRAL_VALUES)
-    # Without a limit of its own, a request gets what the model's preset allows.
-    max_tokens = body.max_completion_tokens or body.max_tokens or MAX_INT64
+    max_tokens = body.max_completion_tokens or body.max_tokens
     request = InferenceRequest(
         require_messages(_convert_messages(body.messages, PictureParser(max_pictures))),
         Parameters(max_tokens, body.temperature, body.top_p, stop, extras),

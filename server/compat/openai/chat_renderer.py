@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pipeline.envelope import TokenUsage, safe_integer
 from pipeline.errors import ForgelineError, InvalidRequest, RateLimited, UnknownModel
 from pipeline.messages import Failure, Result, ToolCallDelta
 from pipeline.streams import StreamComplete, StreamRecord, StreamStart
@@ -157,15 +158,18 @@ def _tool_call_delta(delta: ToolCallDelta) -> dict[str, Any]:
     return {"index": delta.index, "function": {"arguments": delta.arguments}}
 
 
-def _render_usage(usage: Mapping[str, int | None]) -> dict[str, Any] | None:
-    """None if the provider reported no token counts."""
+def _render_usage(usage: TokenUsage) -> dict[str, Any] | None:
+    """None if the provider reported no token counts, or such that a client could not hold their sum."""
     prompt_tokens, completion_tokens = usage["input_tokens"], usage["output_tokens"]
     if prompt_tokens is None or completion_tokens is None:
+        return None
+    total_tokens = safe_integer(prompt_tokens + completion_tokens)
+    if total_tokens is None:
         return None
     rendered: dict[str, Any] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
+        "total_tokens": total_tokens,
     }
     if (cached := usage.get("cache_read_tokens")) is not None:
         rendered["prompt_tokens_details"] = {"cached_tokens": cached}

@@ -89,7 +89,7 @@ def test_description_has_every_field_from_submission_on() -> None:
         spec, queued_status().start(NOW).update(NOW, "deploying", Progress(3)).finish(LATER, "succeeded", OUTCOME)
     )
     assert finished.describe().keys() == description.keys()
-    assert finished.describe()["progress"] == {"done": 3, "total": None}
+    assert finished.describe()["progress"] == Progress(3)
     assert finished.describe()["result"] == {
         "returncode": 0,
         "command": "bash script",

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.envelope import MediaType
 from pipeline.errors import InvalidRequest
 from pipeline.media.decode import decode_messages
 from pipeline.media.frames import EncodedFrame, Frame, Video
 from pipeline.media.video_containers import read_video_kind
-from pipeline.messages import MediaType, Message
+from pipeline.messages import Message
 from tests.pipeline.media.make_pictures import plain_picture
 from tests.pipeline.media.make_videos import FORMATS, audio_only, make_video, sample_video
 

@@ -16,10 +16,10 @@ from pipeline.stage import Context
 from pipeline.stages import circuit_breaker
 from pipeline.stages.circuit_breaker import Breaker, create
 from tests.async_tests import async_test, wait_until
-from tests.pipeline.factories import Rejection, collect, fail_call, make_inference, play_steps
+from tests.pipeline.factories import Rejection, collect, fail_call, make_envelope, make_inference, play_steps
 
 DOWN = ModelError("down")
-RESULT = Result("m", {})
+RESULT = Result("m", make_envelope())
 ANSWER = ["a", RESULT]
 
 

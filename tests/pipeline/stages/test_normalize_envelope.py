@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.envelope import Envelope
 from pipeline.errors import ModelError
 from pipeline.messages import (
     EventStream,
@@ -43,7 +44,7 @@ def make_answered_inference(*parts: Any, **more: Any) -> Inference:
     return make_inference(response=CloseCounter().make_response(*parts), **more)
 
 
-async def make_envelope(inference: Inference) -> dict[str, Any]:
+async def make_envelope(inference: Inference) -> Envelope:
     result = (await collect_events(inference))[-1]
     assert isinstance(result, Result)
     return result.envelope

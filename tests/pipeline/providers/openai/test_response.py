@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.envelope import StopReason
 from pipeline.errors import InvalidRequest, ModelError, RateLimited, Unavailable
-from pipeline.messages import Finish, Reasoning, ResponsePart, StopReason, Usage
+from pipeline.messages import Finish, Reasoning, ResponsePart, Usage
 from pipeline.providers.openai import response
 from pipeline.providers.openai.response import ChatResponseParser, read_chat_response
 from tests.upstream import Piece, stream_bytes

@@ -1,4 +1,4 @@
-"""Types of the responses in OpenAI's and Anthropic's formats (see native_types.py)."""
+"""Types of the responses in OpenAI's and Anthropic's formats (see server/inference/response_types.py)."""
 
 from __future__ import annotations
 

@@ -1,90 +1,16 @@
-"""Types of the responses and events of our own API. They only describe: tests validate real responses against them.
+"""Types of the answers and events of our own API: what is sent is made of them, and described from them.
 
-A docstring here is a description in the document, and a class's name is the name of its schema, so both are public.
+A docstring here is a description in the API's document, and a class's name is the name of a schema, so both are public.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
-Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-Milliseconds = Annotated[float, Meta(description="milliseconds")]
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "content_filter", "other"]
-
-T = TypeVar("T", bound=type[Struct])
-
-
-def schema_name(name: str) -> Callable[[T], T]:
-    """Set a type's schema name, where another class of the product has the name that clients know."""
-
-    def rename(cls: T) -> T:
-        cls.__name__ = name  # msgspec takes the schema's name from here
-        return cls
-
-    return rename
-
-
-# --- the envelope ----------------------------------------------------------------------------------
-
-
-class RequestSummary(Struct):
-    """The request, as asked."""
-
-    text: str
-    frames_count: int
-    media_type: Literal["image", "video"]
-    max_tokens: int
-    temperature: float | None
-
-
-class TextContent(Struct):
-    type: Literal["text"]
-    text: str
-
-
-class TokenUsage(Struct):
-    """As the provider counted; null where it does not, and those of its cache only where it tells them."""
-
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_read_tokens: int | UnsetType = UNSET
-    cache_write_tokens: int | UnsetType = UNSET
-
-
-@schema_name("ModelResponse")
-class ModelResponseSchema(Struct):
-    """`id` and `model` are the upstream's own names, where it gives any."""
-
-    id: str
-    model: str
-    content: list[TextContent]
-    stop_reason: StopReason
-    usage: TokenUsage
-
-
-class AnswerMetadata(Struct):
-    """`model` answered, in place of `fallback_from` where that is there; `sent` is what was not sent as asked."""
-
-    request_id: str
-    model: str
-    provider: str
-    time_to_first_token_ms: Milliseconds | None
-    duration_ms: Milliseconds
-    overhead_ms: Milliseconds
-    fallback_from: str | UnsetType = UNSET
-    sent: dict[str, Any] | UnsetType = UNSET
-
-
-class Envelope(Struct):
-    """An answer."""
-
-    time: Time
-    request: RequestSummary
-    response: ModelResponseSchema
-    metadata: AnswerMetadata
+from pipeline.envelope import AnswerMetadata, EnvelopeResponse, Milliseconds, RequestSummary, Time
+from pipeline.presets.schema import schema_name
 
 
 class ErrorBody(Struct):
@@ -103,7 +29,7 @@ class ErrorBody(Struct):
 
 class Succeeded(Struct, tag_field="status", tag="success"):
     model: str
-    response: ModelResponseSchema
+    response: EnvelopeResponse
     duration_ms: Milliseconds
 
 
@@ -120,6 +46,9 @@ class NotDeployed(FailedModelResult, tag_field="status", tag="not_deployed"):
     """As an error, whose sentence holds the line that deploys the model."""
 
 
+ModelResult = Succeeded | FailedModelResult | NotDeployed
+
+
 class MultiMetadata(Struct):
     request_id: str
     duration_ms: Milliseconds
@@ -130,7 +59,7 @@ class MultiAnswer(Struct):
 
     time: Time
     request: RequestSummary
-    results: list[Succeeded | FailedModelResult | NotDeployed]
+    results: list[ModelResult]
     metadata: MultiMetadata
 
 
@@ -143,38 +72,52 @@ class StartEvent(Struct, tag_field="type", tag="start"):
     seq: int
     stream_id: str
     request: RequestSummary
-    models: list[str]
+    models: tuple[str, ...]
+
+
+class ToolCallChunk(Struct):
+    """The first piece of each call has its `id` and `name`. `arguments` is JSON text, cut anywhere."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
 
 
 class ChunkEvent(Struct, tag_field="type", tag="chunk"):
-    """A piece of an answer."""
+    """A piece of an answer: of its text, or of a tool call, and then `delta` is empty."""
 
     seq: int
     model: str
     delta: str
+    tool_call: ToolCallChunk | UnsetType = UNSET
 
 
-class ResultEvent(Envelope, tag_field="type", tag="result", kw_only=True):
+class ResultEvent(Struct, tag_field="type", tag="result"):
     """The whole envelope of one model: its text is exactly the chunks, joined."""
 
     seq: int
     model: str
+    time: Time
+    request: RequestSummary
+    response: EnvelopeResponse
+    metadata: AnswerMetadata
 
 
-class ErrorEvent(Struct, tag_field="type", tag="error"):
-    """One model's failure. Made by the connection (`slow_reader`), it has no `seq`."""
+class ErrorEvent(Struct, tag_field="type", tag="error", kw_only=True):
+    """One model's failure. Made by the connection, it has no `seq`; of a rejected message, no `model` either."""
 
-    model: str
+    seq: int | UnsetType = UNSET
+    model: str | UnsetType = UNSET
     error: str
     code: str
-    seq: int | UnsetType = UNSET
     retry_after: float | UnsetType = UNSET
 
 
 class CompleteEvent(Struct, tag_field="type", tag="complete"):
-    """The last of every stream, exactly once: one without it was cut."""
+    """The last of every stream, exactly once: one without it was cut. Made by the connection, it has no `seq`."""
 
-    seq: int
+    seq: int | UnsetType = UNSET
 
 
 class HeartbeatEvent(Struct, tag_field="type", tag="heartbeat"):
