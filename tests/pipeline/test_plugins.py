@@ -175,10 +175,10 @@ async def test_stage_with_invalid_options_prevents_start(tmp_path: Path) -> None
 
 
 @async_test
-async def test_stage_factory_exception_is_reported_with_line(tmp_path: Path) -> None:
+async def test_stage_factory_exception_prevents_start(tmp_path: Path) -> None:
     install(tmp_path / "site", "loud", "[forgeline.stages]\nshout = loud.shout:create\n", shout=SHOUT)
     error = await startup_error(tmp_path, ["shout", *STAGES])
-    assert "pipeline.yaml:2: stages[0]: the stage 'shout' can't be made with these options: KeyError('ending')" in error
+    assert "the stage 'shout' can't be started: KeyError('ending')" in error
 
 
 def test_load_plugins_includes_built_in_stages_and_providers() -> None:

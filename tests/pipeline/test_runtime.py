@@ -166,7 +166,7 @@ async def test_unusable_pipeline_prevents_start(harness: RuntimeHarness) -> None
 async def test_missing_pipeline_file_uses_default_stages(harness: RuntimeHarness) -> None:
     await harness.runtime.start()
     stages = harness.runtime.acquire().pipeline.stages
-    assert [type(stage) for stage in stages] == [type(STAGES[name]({}, Context())) for name in DEFAULT_STAGES]
+    assert [type(stage) for stage in stages] == [STAGES[name] for name in DEFAULT_STAGES]
     await harness.runtime.close()
 
 
@@ -224,7 +224,7 @@ async def test_reload_with_failing_stage_start_keeps_stages_and_loads_models(har
         await harness.runtime.reload()
     after = harness.runtime.acquire()
     assert (after.pipeline.stages, list(after.models)) == (before, ["echo"])
-    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["stage_start_failed"]
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["plugin_start_failed"]
     await wait_until(lambda: len(harness.journal) == 5)
     assert harness.journal[:3] == ["start {}", "start {'n': 2}", "start {'fails': True}"]
     assert harness.journal[3:] == ["close {'n': 2}", "close {'fails': True}"]

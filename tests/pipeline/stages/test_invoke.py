@@ -11,9 +11,8 @@ import pytest
 from pipeline.errors import ForgelineError, ModelError, RateLimited, Unavailable
 from pipeline.messages import EventStream, Inference, ModelResponse, ResponsePart
 from pipeline.stage import Context, Proceed
-from pipeline.stages.invoke import create
 from tests.async_tests import async_test
-from tests.pipeline.factories import FakeProvider, collect, make_inference
+from tests.pipeline.factories import FakeProvider, collect, create_stage, make_inference
 
 SHORT_TIMEOUT = 0.02
 
@@ -25,7 +24,7 @@ async def forward_response(inference: Inference) -> EventStream:
 
 
 async def invoke(provider: FakeProvider, proceed: Proceed = forward_response, **timeouts: float) -> EventStream:
-    return await create({}, Context({"fake": provider}))(make_inference(timeouts=timeouts), proceed)
+    return await create_stage("invoke", {}, Context({"fake": provider}))(make_inference(timeouts=timeouts), proceed)
 
 
 @async_test
