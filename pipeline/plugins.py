@@ -96,6 +96,17 @@ class Plugins:
     def pipeline_presets(self) -> PresetKind[PipelinePreset]:
         return pipeline_preset_kind(lambda value: parse_pipeline(value, self.stage_options, self.provider_options))
 
+    def check_declarations(self) -> None:
+        """Raise PluginError for a declaration that is no struct, and for a key of a model's preset that two claim.
+
+        Two providers may claim the same key, since a preset has only one.
+        """
+        owners = dict.fromkeys(list_keys(ModelPresetCore), "every model")
+        for name, stage_factory in self.stages.items():
+            owners |= _claim_keys(f"the stage {name!r}", stage_factory, owners)
+        for name, provider_factory in self.providers.items():
+            _claim_keys(f"the provider {name!r}", provider_factory, owners)
+
     def parse_model_preset(self, value: Any) -> ModelPreset:
         """Validate the content of models/NAME.yaml. Raises SchemaError."""
         stages = map(model_options_type, self.stages.values())
@@ -131,7 +142,7 @@ def load_plugins() -> Plugins:
         stages=_add_installed("forgeline.stages", STAGES),
         providers=_add_installed("forgeline.providers", PROVIDERS),
     )
-    _check_declarations(plugins)
+    plugins.check_declarations()
     return plugins
 
 
@@ -146,18 +157,6 @@ def _add_installed(group: str, built_in: Mapping[str, Any]) -> dict[str, Any]:
         except Exception as error:  # a plugin's module may raise anything when it is imported
             raise PluginError(f"the plugin {name!r} of {group} ({value}) can't be loaded: {error}") from error
     return factories
-
-
-def _check_declarations(plugins: Plugins) -> None:
-    """Raise PluginError for a declaration that is no struct, and for a key of a model's preset that two claim.
-
-    Two providers may claim the same key, since a preset has only one.
-    """
-    owners = dict.fromkeys(list_keys(ModelPresetCore), "every model")
-    for name, stage_factory in plugins.stages.items():
-        owners |= _claim_keys(f"the stage {name!r}", stage_factory, owners)
-    for name, provider_factory in plugins.providers.items():
-        _claim_keys(f"the provider {name!r}", provider_factory, owners)
 
 
 def _claim_keys(claimant: str, factory: Factory, owners: Mapping[str, str]) -> dict[str, str]:
