@@ -13,6 +13,8 @@ from pipeline.runtime import Runtime
 from pipeline.stage import Deployment, Deploys, DeploySettings
 from server.inference.recent_answers import RecentAnswers
 
+MESSAGE_FIELDS = frozenset({"type", "id", "feed", "seq"})
+
 
 async def list_models(runtime: Runtime, recent: RecentAnswers) -> list[dict[str, Any]]:
     """Every model that the presets define, by name."""
@@ -26,7 +28,7 @@ async def describe_model(runtime: Runtime, recent: RecentAnswers, name: str) -> 
         return {"name": name, "availability": "removed"}
     availability = await runtime.availability(preset)
     return {
-        **runtime.describe(name),  # first, so that none of them replaces a field of ours
+        **_described_fields(runtime, name),  # first, so that none of them replaces a field of ours
         "name": name,
         "provider": preset.provider,
         "model": preset.model,
@@ -36,6 +38,11 @@ async def describe_model(runtime: Runtime, recent: RecentAnswers, name: str) -> 
         "reason": availability.reason,
         "recent": recent.list(name),
     }
+
+
+def _described_fields(runtime: Runtime, name: str) -> dict[str, Any]:
+    """What stages and the provider say of a model, without fields that a message of the feed has itself."""
+    return {field: value for field, value in runtime.describe(name).items() if field not in MESSAGE_FIELDS}
 
 
 def list_emd_models(runtime: Runtime) -> list[dict[str, Any]]:
