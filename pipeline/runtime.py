@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from pipeline.errors import ForgelineError, Unavailable
@@ -224,7 +225,7 @@ class Runtime:
         for plugin in self._plugins_of(target):
             if isinstance(plugin, Described):
                 try:
-                    fields |= plugin.describe(target)
+                    fields |= msgspec.to_builtins(dict(plugin.describe(target)))  # which JSON can hold
                 except Exception:  # as above
                     log.exception("describe_failed", model=name, plugin=type(plugin).__name__)
         return fields

@@ -48,8 +48,8 @@ Proceed = Callable[[Inference], Awaitable[EventStream]]
 class Measurement:
     """One number of a model, for `/metrics`: `forgeline_<name>`, with the label `model` and these `labels`.
 
-    A gauge may fall, a counter may not: `_total` is added to its name. Raises ValueError for a name that
-    Prometheus would not take.
+    A gauge may fall, a counter may not: `_total` is added to its name. A label is never what a client made up. Raises
+    ValueError, TypeError for what Prometheus would not take.
     """
 
     name: str
@@ -60,8 +60,11 @@ class Measurement:
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.labels):
-            if not _METRIC_NAME.fullmatch(name):
+            if not _METRIC_NAME.fullmatch(name) or (name == "model" and name in self.labels):
                 raise ValueError(f"{name!r} is no name for a metric or for one of its labels")
+        if not all(isinstance(value, str) for value in self.labels.values()):
+            raise TypeError(f"the labels of the metric {self.name!r} have to be strings")
+        float(self.value)
 
 
 @runtime_checkable
@@ -175,7 +178,7 @@ class Context:
     notify_model_changed: Callable[[str], None] = lambda model: None
     models: Callable[[], Mapping[str, ModelPreset]] = dict
     tracing: Tracing | None = None
-    _states: dict[tuple[str, type], Any] = field(default_factory=dict)
+    _states: dict[tuple[str, type], Any] = field(default_factory=dict, init=False)
 
     def state(self, model: str, kind: type[S]) -> S:
         """Return the state of this type for the model, made by `kind()` at first.

@@ -315,8 +315,24 @@ class RudeStage:
         yield Measurement("rudeness", "How rude it is.", 1)
         yield Measurement({"bad": "not a name"}.get(target.model, "rude"), "Whatever.", 1)
 
-    def describe(self, target: ModelTarget) -> Mapping[str, str]:
-        return {{"good": "mood"}[target.model]: "fine"}
+    def describe(self, target: ModelTarget) -> Mapping[str, object]:
+        return {"mood": {"bad": object()}.get(target.model, "fine")}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "labels"),
+    [
+        ("a-b", 1, {}),
+        ("", 1, {}),
+        ("a", None, {}),
+        ("a", 1, {"model": "m"}),
+        ("a", 1, {"b c": "d"}),
+        ("a", 1, {"b": 3}),
+    ],
+)
+def test_measurement_that_prometheus_would_not_take_is_rejected(name: str, value: Any, labels: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        Measurement(name, "A number.", value, labels)
 
 
 @async_test

@@ -34,6 +34,8 @@ def shipped() -> PresetSnapshot:
         ({"timeouts": {"connect": float("nan")}}, "timeouts.connect: expected a number > 0.0"),
         ({"concurrency": {"queue": -1}}, "concurrency.queue: expected an integer >= 0"),
         ({"refuses": ["max_tokens"]}, "refuses[0]: expected one of 'stop', 'temperature', 'top_p'"),
+        ({"base_url": "http://127.0.0.1:1/v1"}, "base_url: unknown field (known are provider, model, capabilities,"),
+        ({3: "x"}, "in a key: expected a string, got an integer"),
         ({"api_key": "secret"}, "api_key: unknown field (known are provider, model, capabilities, limits, timeouts, "),
     ],
 )
