@@ -233,7 +233,8 @@ class Runtime:
     def _plugins_of(self, target: ModelTarget) -> Iterator[object]:
         """The running stages and the model's provider."""
         yield from (instance.plugin for instance in self._version.stages)
-        yield from filter(None, [self.providers.get(target.preset.provider)])
+        if target.preset.provider in self.providers:
+            yield self.providers[target.preset.provider]
 
     def release(self, version: PipelineVersion) -> None:
         """Release a version. After its last reference, what no other version has is closed."""
