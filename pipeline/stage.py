@@ -108,9 +108,12 @@ class Availability:
 class Provider(Protocol):
     """One kind of backend.
 
-    It may also have `async start()` and `async close()`, and be `Measured`, `Described` and `Deploys`. It may have
-    `supported_features`, a collection of names: those of `InferenceRequest.required_features` that it passes on to its
-    models.
+    It may also have `async start()` and `async close()`, and be `Measured`, `Described` and `Deploys`. Optional
+    attributes:
+
+    - `supported_features`, a collection of names: those of `InferenceRequest.required_features` that it passes on
+    - `telemetry_name`: its name in OpenTelemetry's conventions, where that is not the name in presets
+    - `excludes_cached_tokens`: whether its `Usage.input_tokens` exclude the tokens of the provider's cache
     """
 
     async def open(self, target: ModelTarget, inference: Inference) -> ModelResponse:

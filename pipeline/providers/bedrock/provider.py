@@ -34,6 +34,8 @@ class BedrockProvider:
         region: str | None = None
 
     supported_features = frozenset({"tools"})
+    telemetry_name = "aws.bedrock"
+    excludes_cached_tokens = True
 
     def __init__(self, options: NoOptions, context: Context) -> None:
         self._clients = AwsClients(prepare=media.register_hooks, tracing=context.tracing)

@@ -29,6 +29,7 @@ class OpenAICompatibleProvider:
         api_key_env: str | None = None
 
     supported_features = SUPPORTED_FEATURES
+    telemetry_name = "openai"
 
     def __init__(self, options: NoOptions, context: Context) -> None:
         self._client = ChatCompletionsClient(context.tracing)
