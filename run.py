@@ -9,8 +9,7 @@ from pathlib import Path
 
 from infraforge_runner.infraforge.rendering import HYPERPOD_PRESETS
 from pipeline import plugins
-from pipeline.presets.models import MODEL_PRESETS
-from pipeline.presets.pipeline import UnusablePipeline, pipeline_preset_kind
+from pipeline.presets.pipeline import UnusablePipeline
 from pipeline.presets.store import PresetStore
 from server.config import parse_options
 from server.lifecycle import StartupError, run_server
@@ -35,9 +34,8 @@ def check_presets(folder: Path) -> int:
     """Print all errors and warnings of a folder of presets, with file and line. Returns 1 if there is an error."""
     if not folder.is_dir():
         raise StartupError(f"{folder} is no folder")
-    store = PresetStore(
-        [folder], [MODEL_PRESETS, pipeline_preset_kind(plugins.load_plugins().check_stage), HYPERPOD_PRESETS]
-    )
+    installed = plugins.load_plugins()
+    store = PresetStore([folder], [installed.model_presets, installed.pipeline_presets, HYPERPOD_PRESETS])
     store.reload()
     for fault in store.snapshot.errors:
         print(fault)

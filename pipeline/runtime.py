@@ -1,25 +1,35 @@
 """The running stages and providers: created from the presets in force, and replaced as a whole when those change.
 
-A stage survives a reload unless its options change. A replaced stage is closed when the last inference that uses it has
-ended.
+A stage or a provider survives a reload unless its options change. A replaced one is closed when the last inference that
+uses it has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from pipeline.errors import ForgelineError, Unavailable
+from pipeline.messages import ModelTarget
 from pipeline.plugins import PluginError, Plugins
-from pipeline.presets.models import MODEL_PRESETS, ModelPreset
-from pipeline.presets.pipeline import DEFAULT_STAGES, StageSpec, UnusablePipeline, pipeline_preset_kind
+from pipeline.presets.models import ModelPreset
+from pipeline.presets.pipeline import DEFAULT_STAGES, PipelinePreset, StageSpec, UnusablePipeline
 from pipeline.presets.store import PresetChange, PresetKind, PresetStore
-from pipeline.stage import Availability, Context, Pipeline, Provider, Stage
+from pipeline.stage import (
+    Availability,
+    Context,
+    Described,
+    Measured,
+    Measurement,
+    Pipeline,
+    Provider,
+)
 from pipeline.telemetry.spans import TracedPipeline, TracedProvider
 
 if TYPE_CHECKING:
@@ -29,11 +39,11 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False, slots=True)
-class StageInstance:
-    """A created stage. `reference_count` counts the pipeline versions that have it."""
+class PluginInstance:
+    """A stage or a provider, created for this spec. `reference_count` counts the pipeline versions that have it."""
 
     spec: StageSpec
-    stage: Stage
+    plugin: Any
     reference_count: int = 0
 
 
@@ -46,7 +56,8 @@ class PipelineVersion:
 
     models: Mapping[str, ModelPreset]
     pipeline: Pipeline
-    stage_instances: Sequence[StageInstance]
+    stages: Sequence[PluginInstance]
+    providers: Sequence[PluginInstance]
     reference_count: int = field(default=1)
 
 
@@ -60,35 +71,38 @@ class Runtime:
         kinds: Sequence[PresetKind[Any]] = (),
         tracing: Tracing | None = None,
     ) -> None:
-        self._plugins = plugins
-        self._pipeline_kind = pipeline_preset_kind(plugins.check_stage)
-        self.store = PresetStore(roots, [MODEL_PRESETS, self._pipeline_kind, *kinds])
+        self.plugins = plugins
+        self.store = PresetStore(roots, [plugins.model_presets, plugins.pipeline_presets, *kinds])
         self.providers: dict[str, Provider] = {}
         self._tracing = tracing
         self._stage_providers: dict[str, Provider] = {}  # traced ones, where tracing is on
         self.context = Context(self._stage_providers, models=lambda: self._version.models, tracing=tracing)
-        self._version = PipelineVersion({}, Pipeline([]), [])
-        self._is_loaded = False
+        self._version = PipelineVersion({}, Pipeline([]), [], [])
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Create the providers, load the presets and create the stages. Raises UnusablePipeline, PluginError."""
-        for name, create in self._plugins.providers.items():
-            try:
-                provider = self.providers[name] = create({}, self.context)
-                self._stage_providers[name] = (
-                    TracedProvider(self._tracing, name, provider) if self._tracing else provider
-                )
-                await _call_if_defined(provider, "start")
-            except Exception as error:  # a plugin may raise anything
-                raise PluginError(f"the provider {name!r} can't be started: {error!r}") from error
-        await self.reload()
+        """Load the presets, and create the providers and the stages. Raises UnusablePipeline, PluginError."""
+        self._load_presets()
         for preset_error in self.store.snapshot.errors:
             if isinstance(preset_error.cause, UnusablePipeline):
                 raise UnusablePipeline((), str(preset_error))
+        await self._replace_version()
 
     async def reload(self) -> list[PresetChange]:
-        """Load the changed preset files and put them into force. Returns the changes."""
+        """Load the changed preset files and put them into force. Returns the changes.
+
+        If a stage or a provider can't be started, the current ones stay.
+        """
+        changes = self._load_presets()
+        if changes:
+            try:
+                await self._replace_version()
+            except PluginError:
+                log.exception("plugin_start_failed")
+                self._put_into_force(self._version.stages, self._version.providers)
+        return changes
+
+    def _load_presets(self) -> list[PresetChange]:
         changes = self.store.reload()
         for change in changes:
             if change.change == "rejected":
@@ -99,61 +113,83 @@ class Runtime:
         for warning in self.store.snapshot.warnings:
             if (warning.kind, warning.name) in changed:
                 log.warning("preset_outdated", kind=warning.kind, name=warning.name, warning=str(warning))
-        if changes or not self._is_loaded:
-            self._is_loaded = True
-            await self._replace_version()
         return changes
 
     async def _replace_version(self) -> None:
-        """Put the loaded presets into force. If a stage can't be started, the current stages stay."""
+        """Put the loaded presets into force. Raises PluginError, and then nothing has changed."""
+        preset = self._pipeline_preset()
+        provider_specs = [StageSpec(name, dict(preset.providers.get(name, {}))) for name in self.plugins.providers]
+        current = self._version
+        providers = await self._create_plugins(
+            "provider", self.plugins.create_provider, provider_specs, current.providers
+        )
+        self._install_providers(providers)  # before the stages are created, which may look for them
         try:
-            instances = await self._create_stages(self._stage_specs())
-        except Exception:  # a plugin may raise anything
-            log.exception("stage_start_failed")
-            instances = list(self._version.stage_instances)
-        for instance in instances:
+            stages = await self._create_plugins("stage", self.plugins.create_stage, preset.stages, current.stages)
+        except PluginError:
+            self._install_providers(current.providers)
+            self._close_unused(providers)
+            raise
+        self._put_into_force(stages, providers)
+
+    def _put_into_force(self, stages: Sequence[PluginInstance], providers: Sequence[PluginInstance]) -> None:
+        for instance in (*stages, *providers):
             instance.reference_count += 1
-        models = self.store.snapshot.get(MODEL_PRESETS)
-        previous, self._version = self._version, PipelineVersion(models, self._create_pipeline(instances), instances)
+        models = self.store.snapshot.get(self.plugins.model_presets)
+        previous = self._version
+        self._version = PipelineVersion(models, self._create_pipeline(stages), stages, providers)
         self.release(previous)
 
-    def _create_pipeline(self, instances: Sequence[StageInstance]) -> Pipeline:
+    def _install_providers(self, instances: Sequence[PluginInstance]) -> None:
+        """Make these the providers that stages and the server find."""
+        for instance in instances:
+            name, provider = instance.spec.name, instance.plugin
+            self.providers[name] = provider
+            self._stage_providers[name] = TracedProvider(self._tracing, name, provider) if self._tracing else provider
+
+    def _create_pipeline(self, instances: Sequence[PluginInstance]) -> Pipeline:
         if self._tracing is None:
-            return Pipeline([instance.stage for instance in instances])
-        return TracedPipeline(self._tracing, [(instance.spec.name, instance.stage) for instance in instances])
+            return Pipeline([instance.plugin for instance in instances])
+        return TracedPipeline(self._tracing, [(instance.spec.name, instance.plugin) for instance in instances])
 
-    def _stage_specs(self) -> Sequence[StageSpec]:
-        """The stages to create; none while pipeline.yaml has never been valid, so that no request skips its stages."""
-        presets = self.store.snapshot.get(self._pipeline_kind)
+    def _pipeline_preset(self) -> PipelinePreset:
+        """The pipeline to create. It has no stages while pipeline.yaml has never been valid: no request skips one."""
+        kind, snapshot = self.plugins.pipeline_presets, self.store.snapshot
+        presets = snapshot.get(kind)
         if "pipeline" in presets:
-            return presets["pipeline"].stages
-        if any(error.kind == self._pipeline_kind.name for error in self.store.snapshot.errors):
-            return ()
-        return [StageSpec(name) for name in DEFAULT_STAGES]
+            return presets["pipeline"]
+        if any(error.kind == kind.name for error in snapshot.errors):
+            return PipelinePreset(())
+        return PipelinePreset(tuple(StageSpec(name) for name in DEFAULT_STAGES))
 
-    async def _create_stages(self, specs: Sequence[StageSpec]) -> list[StageInstance]:
-        """Return a stage for each of `specs`: a running one with the same options, or a new one."""
-        reusable = list(self._version.stage_instances)
-        instances: list[StageInstance] = []
-        try:
-            for spec in specs:
-                instance = next((candidate for candidate in reusable if candidate.spec == spec), None)
-                if instance is not None:
-                    reusable.remove(instance)
-                    instances.append(instance)
-                    continue
-                instance = StageInstance(spec, self._plugins.create_stage(spec, self.context))
-                instances.append(instance)  # before `start`, so that a stage whose start fails is closed too
-                await _call_if_defined(instance.stage, "start")
-        except Exception:
-            for instance in instances:
-                self._close_if_unused(instance)
-            raise
+    async def _create_plugins(
+        self,
+        noun: str,
+        create: Callable[[str, Mapping[str, Any], Context], Any],
+        specs: Sequence[StageSpec],
+        current: Sequence[PluginInstance],
+    ) -> list[PluginInstance]:
+        """Return an instance for each of `specs`: a current one with the same options, or a new one, started."""
+        reusable = list(current)
+        instances: list[PluginInstance] = []
+        for spec in specs:
+            instance = next((candidate for candidate in reusable if candidate.spec == spec), None)
+            if instance is not None:
+                reusable.remove(instance)
+                instances.append(instance)
+                continue
+            try:
+                instance = PluginInstance(spec, create(spec.name, spec.options, self.context))
+                instances.append(instance)  # before `start`, so that one whose start fails is closed too
+                await _call_if_defined(instance.plugin, "start")
+            except Exception as error:  # a plugin may raise anything
+                self._close_unused(instances)
+                raise PluginError(f"the {noun} {spec.name!r} can't be started: {error!r}") from error
         return instances
 
     def acquire(self) -> PipelineVersion:
         """Return the version in force, whose stages stay open until it is `release`d. Raises Unavailable."""
-        if not self._version.stage_instances:
+        if not self._version.stages:
             raise Unavailable(
                 "No pipeline is in force, so no request can be answered; the server's log says what is wrong with it."
             )
@@ -176,26 +212,55 @@ class Runtime:
             log.exception("availability_check_failed", provider=preset.provider)
             return Availability("unknown", "its provider failed to say; the server's log has more")
 
+    def measurements(self, name: str) -> Iterator[Measurement]:
+        """The gauges of the running stages for this model, and of its provider."""
+        target = ModelTarget(name, self.models[name])
+        for plugin in self._plugins_of(target):
+            if isinstance(plugin, Measured):
+                try:
+                    yield from list(plugin.gauges(target))
+                except Exception:  # a plugin's bug must not hide the others
+                    log.exception("gauges_failed", model=name, plugin=type(plugin).__name__)
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """What the running stages say of this model, and its provider."""
+        target = ModelTarget(name, self.models[name])
+        fields: dict[str, Any] = {}
+        for plugin in self._plugins_of(target):
+            if isinstance(plugin, Described):
+                try:
+                    fields |= msgspec.to_builtins(dict(plugin.describe(target)))  # which JSON can hold
+                except Exception:  # as above
+                    log.exception("describe_failed", model=name, plugin=type(plugin).__name__)
+        return fields
+
+    def _plugins_of(self, target: ModelTarget) -> Iterator[object]:
+        """The running stages and the model's provider."""
+        yield from (instance.plugin for instance in self._version.stages)
+        if target.preset.provider in self.providers:
+            yield self.providers[target.preset.provider]
+
     def release(self, version: PipelineVersion) -> None:
-        """Release a version. After its last reference, the stages that no other version has are closed."""
+        """Release a version. After its last reference, what no other version has is closed."""
         version.reference_count -= 1
         if version.reference_count:
             return
-        for instance in version.stage_instances:
+        instances = (*version.stages, *version.providers)
+        for instance in instances:
             instance.reference_count -= 1
-            self._close_if_unused(instance)
+        self._close_unused(instances)
 
-    def _close_if_unused(self, instance: StageInstance) -> None:
-        if not instance.reference_count:
-            closing = _call_if_defined(instance.stage, "close")
-            task = asyncio.create_task(closing, name=f"close stage {instance.spec.name}")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+    def _close_unused(self, instances: Sequence[PluginInstance]) -> None:
+        for instance in instances:
+            if not instance.reference_count:
+                closing = _call_if_defined(instance.plugin, "close")
+                task = asyncio.create_task(closing, name=f"close {instance.spec.name}")
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         self.release(self._version)
-        closing = [*self._closing, *(_call_if_defined(provider, "close") for provider in self.providers.values())]
-        for error in await asyncio.gather(*closing, return_exceptions=True):
+        for error in await asyncio.gather(*self._closing, return_exceptions=True):
             if isinstance(error, BaseException):
                 log.error("plugin_close_failed", exc_info=error)
 

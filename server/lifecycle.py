@@ -22,7 +22,6 @@ from infraforge_runner.runner import DataInUse, JobRunner, RunnerConfig
 from pipeline import plugins
 from pipeline.errors import Unavailable
 from pipeline.messages import Failure, Result
-from pipeline.presets.models import MODEL_PRESETS
 from pipeline.runtime import Runtime
 from pipeline.streams import Streams
 from pipeline.telemetry import config
@@ -32,7 +31,7 @@ from server.app import ROUTES, make_app
 from server.auth.hosts import HostPolicy
 from server.auth.keys import ApiKeys
 from server.config import ServerOptions
-from server.inference.views import record_outcome
+from server.inference.recent_answers import RecentAnswers
 from server.jobs.deployed_models import DeployedModels
 from server.openapi.route import Route
 from server.services import Services
@@ -114,6 +113,7 @@ def make_services(options: ServerOptions, watcher: Watcher, tracing: Tracing | N
     generated = options.data / GENERATED_PRESETS
     runtime = Runtime(plugins.load_plugins(), [options.presets, generated], [HYPERPOD_PRESETS], tracing)
     jobs = JobRunner(_runner_config(options), watcher, lambda: runtime.store.snapshot.get(HYPERPOD_PRESETS), tracing)
+    recent_answers = RecentAnswers()
     services = Services(
         options,
         api_keys,
@@ -122,7 +122,8 @@ def make_services(options: ServerOptions, watcher: Watcher, tracing: Tracing | N
         Streams(runtime, max_streams=options.max_streams, retention=options.stream_keep, grace=options.grace),
         jobs,
         DeployedModels(generated, jobs.stacks, runtime),
-        FeedPublisher(runtime, jobs),
+        FeedPublisher(runtime, jobs, recent_answers),
+        recent_answers,
         tracing,
     )
     _connect_listeners(services)
@@ -146,7 +147,7 @@ def _connect_listeners(services: Services) -> None:
 
     def on_outcome(outcome: Result | Failure) -> None:
         metrics.observe_outcome(outcome)
-        record_outcome(runtime.context.state(outcome.model), outcome)
+        services.recent_answers.record(outcome)
 
     def on_job_change(job: Job) -> None:
         metrics.observe_job(job)
@@ -174,7 +175,7 @@ async def reload_files(services: Services) -> None:
     for change in await services.runtime.reload():
         services.metrics.count_preset_change(change.kind, change.change)
         services.feed_publisher.publish_preset_change(change)
-        if change.kind == MODEL_PRESETS.name and change.change != "rejected":
+        if change.kind == services.runtime.plugins.model_presets.name and change.change != "rejected":
             await services.feed_publisher.publish_model(change.name)
 
 

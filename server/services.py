@@ -12,6 +12,7 @@ from pipeline.streams import Streams
 from server.auth.hosts import HostPolicy
 from server.auth.keys import ApiKeys
 from server.config import ServerOptions
+from server.inference.recent_answers import RecentAnswers
 from server.jobs.deployed_models import DeployedModels
 from server.observability.metrics import Metrics
 from server.websocket.feed_publisher import FeedPublisher
@@ -62,6 +63,7 @@ class Services:
     jobs: JobRunner
     deployed_models: DeployedModels
     feed_publisher: FeedPublisher
+    recent_answers: RecentAnswers
     tracing: Tracing | None = None
     ready: bool = False
     in_flight: InFlightRequests = field(default_factory=InFlightRequests)

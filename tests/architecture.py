@@ -76,9 +76,10 @@ class Module:
 
     @property
     def is_provider(self) -> bool:
-        """Wire code that providers share has no `create`."""
-        functions = (node.name for node in self.tree.body if isinstance(node, ast.FunctionDef))
-        return self.name.startswith("pipeline.providers.") and "create" in functions
+        """Wire code that providers share has no class with `availability`."""
+        classes = (node for node in self.tree.body if isinstance(node, ast.ClassDef))
+        methods = (node.name for cls in classes for node in cls.body if isinstance(node, ast.AsyncFunctionDef))
+        return self.name.startswith("pipeline.providers.") and "availability" in methods
 
 
 def find_violations(root: Path) -> list[str]:

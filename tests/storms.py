@@ -59,9 +59,7 @@ class Storm:
         await wait_until(lambda: runtime.models["m"].limits.max_tokens == 1000 + self.reload_count)
 
     def controller(self, model: str = "m") -> AdmissionController:
-        state = self.server.services.runtime.context.state(model)
-        controller: AdmissionController = state.get("limit", AdmissionController())
-        return controller
+        return self.server.services.runtime.context.state(model, AdmissionController)
 
     @property
     def received_texts(self) -> list[str]:
@@ -75,9 +73,9 @@ class Storm:
         numbers = await scrape(self.server)
         for name in ("open_streams", "open_sockets", "upstream_connections", "queue_length"):
             assert numbers(name) == 0, name
-        for state in self.server.services.runtime.context.states.values():
-            if "limit" in state:
-                assert (state["limit"].running, state["limit"].waiting) == (0, 0)
+        for model in self.server.services.runtime.models:
+            controller = self.controller(model)
+            assert (controller.running, controller.waiting) == (0, 0)
 
 
 @asynccontextmanager

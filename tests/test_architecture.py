@@ -86,12 +86,12 @@ def test_library_import_in_its_one_place_is_accepted(tmp_path: Path) -> None:
 
 
 def test_provider_import_of_provider_is_found_and_of_wire_code_accepted(tmp_path: Path) -> None:
-    create = "def create(options, context): ...\n"
+    provider = "class {}:\n    async def availability(self, preset): ...\n"
     (violation,) = check_tree(
         tmp_path,
         pipeline__providers__wire="import json",
-        pipeline__providers__one=create,
-        pipeline__providers__two="from pipeline.providers import one, wire\n" + create,
+        pipeline__providers__one=provider.format("One"),
+        pipeline__providers__two="from pipeline.providers import one, wire\n" + provider.format("Two"),
     )
     assert violation.startswith(
         "pipeline/providers/two.py:1: imports pipeline.providers.one, but a provider imports no other"

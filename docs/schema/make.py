@@ -1,4 +1,7 @@
-"""Writes the JSON Schemas of the presets, from the types that check them: `python docs/schema/make.py`."""
+"""Writes the JSON Schemas of the presets, from the types that check them: `python docs/schema/make.py`.
+
+The keys of installed plugins are in them.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,20 @@ from typing import Any
 import msgspec
 
 from infraforge_runner.infraforge.presets import HyperPodPreset
-from pipeline.presets.models import ModelPreset
-from pipeline.presets.pipeline import PipelineFile
-
-SCHEMAS = {"model": ModelPreset, "pipeline": PipelineFile, "hyperpod": HyperPodPreset}
+from pipeline.editor_schemas import model_schema, pipeline_schema
+from pipeline.plugins import load_plugins
 
 
 def main(folder: Path) -> None:
-    for name, preset in SCHEMAS.items():
-        schema: dict[str, Any] = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            **msgspec.json.schema(preset),
-        }
-        (folder / f"{name}.json").write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
+    plugins = load_plugins()
+    schemas: dict[str, dict[str, Any]] = {
+        "model": model_schema(plugins),
+        "pipeline": pipeline_schema(plugins),
+        "hyperpod": msgspec.json.schema(HyperPodPreset),
+    }
+    for name, schema in schemas.items():
+        text = json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
-"""The preset of a model, `models/NAME.yaml`. docs/PRESETS.md documents every key."""
+"""The preset of a model, `models/NAME.yaml`: the core keys, and those that stages and its provider declare.
+
+docs/PRESETS.md documents every key.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.presets.schema import NonNegativeInt, PositiveInt, validate
+from pipeline.presets.schema import NonNegativeInt, PositiveInt, SchemaError, validate
 from pipeline.presets.store import PresetKind
 
+O = TypeVar("O", bound=Struct)  # noqa: E741 - the options of a plugin
+
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-CallsPerSecond = Annotated[float, Meta(gt=0, le=1_000_000)]
 Capability = Literal["text", "image", "video", "stream"]
 
 
@@ -33,67 +39,59 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
     between_tokens: Seconds = 30.0
 
 
-class PerKeyLimits(Struct, frozen=True, forbid_unknown_fields=True):
-    """The limits of each API key on one model: concurrent calls, and calls started per second. None: no limit."""
-
-    calls: PositiveInt | None = None
-    per_second: CallsPerSecond | None = None
-
-
-class Concurrency(Struct, frozen=True, forbid_unknown_fields=True):
-    """Concurrent calls, calls started per second (None: no limit), and how many more calls may wait in the queue."""
-
-    calls: PositiveInt | None = None
-    queue: NonNegativeInt = 64
-    per_second: CallsPerSecond | None = None
-    per_key: PerKeyLimits = PerKeyLimits()
-
-    @property
-    def is_unlimited(self) -> bool:
-        return self.calls is None and self.per_second is None and self.per_key == PerKeyLimits()
-
-
-class RetryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
-    """Attempts in all before the first token; seconds for attempts and delays together; the longest first delay."""
-
-    attempts: PositiveInt = 3
-    deadline: Seconds = 10.0
-    backoff: Seconds = 0.25
-
-
-class BreakerPolicy(Struct, frozen=True, forbid_unknown_fields=True):
-    """Consecutive failures that open the circuit breaker, and how many seconds it stays open."""
-
-    failures: PositiveInt = 5
-    seconds: Seconds = 10.0
-
-
-class EmdDeployOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """The instance type, engine and service with which `emd deploy` deploys this model."""
-
-    instance: str
-    engine: str = "vllm"
-    service: str = "sagemaker_realtime"
-
-
-class ModelPreset(Struct, frozen=True, forbid_unknown_fields=True):
-    """`models/NAME.yaml`. docs/PRESETS.md says what each key means."""
+class ModelPresetCore(Struct, frozen=True):
+    """The keys of every model. Every other key belongs to the stage or the provider that declares it."""
 
     provider: str
     model: str
-    base_url: str | None = None
-    api_key_env: str | None = None
-    region: str | None = None
-    tag: str = "dev"
     capabilities: tuple[Capability, ...] = ("text", "stream")
     limits: Limits = Limits()
-    refuses: tuple[Literal["temperature", "top_p", "stop"], ...] = ()
     timeouts: Timeouts = Timeouts()
-    concurrency: Concurrency = Concurrency()
-    retry: RetryPolicy = RetryPolicy()
-    breaker: BreakerPolicy = BreakerPolicy()
-    fallback: tuple[str, ...] = ()
-    deploy: EmdDeployOptions | None = None
 
 
-MODEL_PRESETS: PresetKind[ModelPreset] = PresetKind("model", "models", lambda value: validate(value, ModelPreset))
+class ModelPreset(ModelPresetCore, frozen=True):
+    """The core keys, and `options`: one struct of each type that an installed stage or the provider declares."""
+
+    options: Mapping[type[Struct], Struct] = {}
+
+    def options_of(self, kind: type[O]) -> O:
+        """Return the options of this type. Raises LookupError if neither a stage nor this provider declares it."""
+        options = self.options.get(kind)
+        if options is None:
+            raise LookupError(
+                f"{kind.__qualname__} is the ModelOptions of no installed stage, nor of {self.provider!r}"
+            )
+        return options  # type: ignore[return-value] # each is stored under its own type
+
+
+def list_keys(kind: type[Struct]) -> list[str]:
+    """The keys of a struct as they are written in a file."""
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def parse_model_preset(
+    value: Any, stage_options: Iterable[type[Struct]], provider_options: Mapping[str, type[Struct]]
+) -> ModelPreset:
+    """Validate the content of `models/NAME.yaml`.
+
+    `stage_options` are the `ModelOptions` of the stages, `provider_options` those of the providers by name. Keys of a
+    provider that is not among them are not checked. Raises SchemaError.
+    """
+    keys = validate(value, dict[str, Any])
+    core = _convert(keys, ModelPresetCore)
+    kinds = [*stage_options, *filter(None, [provider_options.get(core.provider)])]
+    if core.provider in provider_options:
+        known = [*list_keys(ModelPresetCore), *(key for kind in kinds for key in list_keys(kind))]
+        for key in keys.keys() - set(known):
+            raise SchemaError((key,), f"unknown field (known are {', '.join(known)})")
+    options = {kind: _convert(keys, kind) for kind in kinds}
+    return ModelPreset(core.provider, core.model, core.capabilities, core.limits, core.timeouts, options)
+
+
+def _convert(keys: Mapping[str, Any], kind: type[O]) -> O:
+    return validate({key: keys[key] for key in list_keys(kind) if key in keys}, kind)
+
+
+def model_preset_kind(parse: Callable[[Any], ModelPreset]) -> PresetKind[ModelPreset]:
+    """The preset kind of `models/NAME.yaml`; see `parse_model_preset` for `parse`."""
+    return PresetKind("model", "models", parse)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
 from msgspec import Struct
 
-from pipeline.presets.schema import SchemaError, validate
+from pipeline.presets.schema import SchemaError, ValuePath, validate
 from pipeline.presets.store import PresetKind
 
 DEFAULT_STAGES = (
@@ -35,35 +36,60 @@ class StageSpec(Struct, frozen=True):
 
 
 class PipelinePreset(Struct, frozen=True):
-    """The stages of a valid pipeline.yaml, in order."""
+    """The stages of a valid pipeline.yaml, in order, and the options of providers by name."""
 
     stages: tuple[StageSpec, ...]
+    providers: Mapping[str, Mapping[str, Any]] = {}
 
 
 class PipelineFile(Struct, forbid_unknown_fields=True):
-    """The content of pipeline.yaml: an item is a stage's name, or a mapping from one name to its options."""
+    """The content of pipeline.yaml: an item is a stage's name, or a mapping from one name to its options.
+
+    `providers` maps names of providers to their options.
+    """
 
     stages: list[str | dict[str, dict[str, Any]]]
+    providers: dict[str, dict[str, Any]] = {}
 
 
 class UnusablePipeline(SchemaError):
     """This list of stages can never answer a request: a server does not start with it."""
 
 
-def parse_pipeline(value: Any, check_stage: Callable[[StageSpec], None]) -> PipelinePreset:
+CheckOptions = Callable[[str, Mapping[str, Any]], object]
+"""Check the options of the plugin with this name. Raises LookupError if it is not installed, SchemaError."""
+
+
+def parse_pipeline(value: Any, check_stage: CheckOptions, check_provider: CheckOptions) -> PipelinePreset:
     """Validate the content of pipeline.yaml.
 
-    `check_stage` raises ValueError for a stage that is not installed or that rejects its options.
-    Raises SchemaError for content of the wrong shape, UnusablePipeline for a list that can never answer.
+    Raises SchemaError for content of the wrong shape, UnusablePipeline for a pipeline that can never answer.
     """
-    specs: list[StageSpec] = []
-    for index, item in enumerate(validate(value, PipelineFile).stages):
-        spec = _parse_stage_spec(item, index)
-        try:
-            check_stage(spec)
-        except ValueError as error:
-            raise UnusablePipeline(("stages", index), str(error)) from error
-        specs.append(spec)
+    file = validate(value, PipelineFile)
+    specs = [_parse_stage_spec(item, index) for index, item in enumerate(file.stages)]
+    for index, spec in enumerate(specs):
+        with _located(("stages", index), spec.name):
+            check_stage(spec.name, spec.options)
+    for name, options in file.providers.items():
+        with _located(("providers",), name):
+            check_provider(name, options)
+    _check_order(specs)
+    return PipelinePreset(tuple(specs), file.providers)
+
+
+@contextmanager
+def _located(path: ValuePath, name: str) -> Iterator[None]:
+    """Raise UnusablePipeline, with the path in the file, for an error of the plugin `name` at `path`."""
+    try:
+        yield
+    except LookupError as error:
+        raise UnusablePipeline(path, str(error.args[0])) from error
+    except SchemaError as error:
+        raise UnusablePipeline((*path, name, *error.path), error.problem) from error
+
+
+def _check_order(specs: Sequence[StageSpec]) -> None:
+    """Raise UnusablePipeline for stages that can never answer in this order."""
     names = [spec.name for spec in specs]
     if names.count("invoke") != 1:
         raise UnusablePipeline(("stages",), "exactly one of the stages has to be invoke")
@@ -74,7 +100,6 @@ def parse_pipeline(value: Any, check_stage: Callable[[StageSpec], None]) -> Pipe
             raise UnusablePipeline(("stages", index), f"{spec.name} stands here a second time")
     if "route_model" in names and names.index("route_model") > names.index("invoke"):
         raise UnusablePipeline(("stages",), "route_model has to stand before invoke")
-    return PipelinePreset(tuple(specs))
 
 
 def find_order_warnings(preset: PipelinePreset) -> list[SchemaError]:
@@ -99,12 +124,6 @@ def _parse_stage_spec(item: str | dict[str, dict[str, Any]], index: int) -> Stag
     return StageSpec(name, options)
 
 
-def pipeline_preset_kind(check_stage: Callable[[StageSpec], None]) -> PresetKind[PipelinePreset]:
-    """The preset kind of pipeline.yaml; see `parse_pipeline` for `check_stage`."""
-    return PresetKind(
-        "pipeline",
-        "",
-        lambda value: parse_pipeline(value, check_stage),
-        single="pipeline",
-        find_warnings=find_order_warnings,
-    )
+def pipeline_preset_kind(parse: Callable[[Any], PipelinePreset]) -> PresetKind[PipelinePreset]:
+    """The preset kind of pipeline.yaml; see `parse_pipeline` for `parse`."""
+    return PresetKind("pipeline", "", parse, single="pipeline", find_warnings=find_order_warnings)

@@ -25,9 +25,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from pipeline.envelope import StopReason
 from pipeline.errors import (
@@ -54,7 +54,7 @@ from pipeline.messages import (
     Usage,
 )
 from pipeline.presets.models import ModelPreset
-from pipeline.presets.schema import NoOptions, validate
+from pipeline.presets.schema import NoOptions
 from pipeline.stage import Availability, Context
 
 Step = tuple[str, str]
@@ -81,12 +81,6 @@ _ARGUMENT_PATTERNS: Final = {
     "unstreamed": "",
     "perhaps": r"(0|1|0?\.\d+),.+",
 }
-
-
-def create(options: Mapping[str, Any], context: Context) -> ScriptedProvider:
-    """Create the provider. It has no options."""
-    validate(options, NoOptions)
-    return ScriptedProvider()
 
 
 def parse_script(script: str) -> list[Step]:
@@ -129,9 +123,10 @@ class _Playback:
 class ScriptedProvider:
     """Counts for tests: `calls` of `open`, `open_responses` now, `cancelled` ones that were closed before their end."""
 
+    Options = NoOptions
     supported_features = frozenset({"tools"})
 
-    def __init__(self) -> None:
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self.calls = 0
         self.open_responses = 0
         self.cancelled = 0

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import structlog
+from msgspec import Struct
 
 from pipeline.errors import ForgelineError, ModelError, Unavailable
 from pipeline.messages import Event, EventStream, Failure, Inference, ModelTarget, Result
-from pipeline.presets.models import BreakerPolicy
-from pipeline.presets.schema import NoOptions, validate
-from pipeline.stage import Context, Proceed
+from pipeline.presets.models import Seconds
+from pipeline.presets.schema import NoOptions, PositiveInt
+from pipeline.stage import Context, Measurement, Proceed
 
 log = structlog.get_logger(__name__)
 
 BreakerState = Literal["closed", "open", "half_open"]
+
+
+class BreakerPolicy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Consecutive failures that open the circuit breaker, and how many seconds it stays open."""
+
+    failures: PositiveInt = 5
+    seconds: Seconds = 10.0
 
 
 class Breaker:
@@ -75,11 +83,30 @@ class Breaker:
 class CircuitBreaker:
     """Counts upstream calls only: an error of the stages below, such as a full queue, counts neither way."""
 
-    def __init__(self, context: Context) -> None:
+    Options = NoOptions
+
+    class ModelOptions(Struct, frozen=True):
+        breaker: BreakerPolicy = BreakerPolicy()
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._context = context
 
+    def gauges(self, target: ModelTarget) -> Iterator[Measurement]:
+        state = self._state(target)
+        for name in sorted(get_args(BreakerState)):
+            yield Measurement(
+                "breaker_state", "1 for the state that a model's breaker is in.", name == state, {"state": name}
+            )
+
+    def describe(self, target: ModelTarget) -> Mapping[str, BreakerState]:
+        return {"breaker": self._state(target)}
+
+    def _state(self, target: ModelTarget) -> BreakerState:
+        policy = target.preset.options_of(self.ModelOptions).breaker
+        return self._context.state(target.model, Breaker).state(policy)
+
     async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
-        breaker: Breaker = self._context.state(inference.target.model).setdefault("breaker", Breaker())
+        breaker = self._context.state(inference.target.model, Breaker)
         call = _TrackedCall(breaker, inference.target, self._context)
         call.admit()
         failed_calls = inference.failed_calls
@@ -105,7 +132,7 @@ class _TrackedCall:
     """One call as the breaker sees it. Announces the changes of the breaker's state."""
 
     def __init__(self, breaker: Breaker, target: ModelTarget, context: Context) -> None:
-        self.policy = target.preset.breaker
+        self.policy = target.preset.options_of(CircuitBreaker.ModelOptions).breaker
         self._breaker = breaker
         self._model = target.model
         self._context = context
@@ -146,8 +173,3 @@ async def _record_outcome(events: EventStream, call: _TrackedCall) -> AsyncGener
             elif isinstance(outcome, Failure) and isinstance(outcome.error, ModelError | Unavailable):
                 call.record_failure()
         yield batch
-
-
-def create(options: Mapping[str, Any], context: Context) -> CircuitBreaker:
-    validate(options, NoOptions)
-    return CircuitBreaker(context)

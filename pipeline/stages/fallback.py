@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import structlog
+from msgspec import Struct
 
 from pipeline.errors import ForgelineError, InvalidRequest, UnknownModel
-from pipeline.messages import EventStream, Inference
-from pipeline.presets.schema import NoOptions, validate
-from pipeline.stage import Context, Proceed
+from pipeline.messages import EventStream, Inference, ModelTarget
+from pipeline.presets.schema import NoOptions
+from pipeline.stage import Context, Measurement, Proceed
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass
+class FallbackCounter:
+    """Calls of a model that were made to another model instead, since the server started."""
+
+    fallbacks: int = 0
+
+
 class Fallback:
-    def __init__(self, context: Context) -> None:
+    Options = NoOptions
+
+    class ModelOptions(Struct, frozen=True):
+        """`fallback`: names of models."""
+
+        fallback: tuple[str, ...] = ()
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._context = context
+
+    def gauges(self, target: ModelTarget) -> Iterator[Measurement]:
+        fallbacks = self._context.state(target.model, FallbackCounter).fallbacks
+        yield Measurement("fallbacks", "Calls made to another model instead.", fallbacks, type="counter")
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
         try:
@@ -38,7 +56,7 @@ class Fallback:
         code = (
             primary_error.code
         )  # only the code: a reference to the error would form a cycle that keeps the request in memory
-        for model in preset.fallback if preset is not None else ():
+        for model in preset.options_of(self.ModelOptions).fallback if preset is not None else ():
             log.info(
                 "fallback_attempted",
                 request_id=inference.request.request_id,
@@ -46,14 +64,9 @@ class Fallback:
                 fallback=model,
                 code=code,
             )
-            self._context.counters(inference.model).fallbacks += 1
+            self._context.state(inference.model, FallbackCounter).fallbacks += 1
             try:
                 return await proceed(replace(inference, model=model))
             except ForgelineError as error:
                 code = error.code
         return None
-
-
-def create(options: Mapping[str, Any], context: Context) -> Fallback:
-    validate(options, NoOptions)
-    return Fallback(context)

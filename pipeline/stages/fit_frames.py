@@ -5,7 +5,6 @@ A model with video input gets a video file unchanged; every other model gets eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from pipeline.media.frames import Frame, Video
 from pipeline.media.sampling import VideoSampler, note_frames_of_video, replace_video_with_frames
 from pipeline.messages import EventStream, Inference, Message
 from pipeline.presets.models import Limits
-from pipeline.presets.schema import PositiveInt, validate
+from pipeline.presets.schema import PositiveInt
 from pipeline.stage import Context, Proceed
 from pipeline.workers.pool import HelperPool
 from pipeline.workers.process import HelperDied
@@ -24,22 +23,21 @@ from pipeline.workers.process import HelperDied
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-class Options(Struct, forbid_unknown_fields=True):
-    """`seconds`: the timeout of one picture. `workers`: the helper processes for pictures, one picture at a time each.
-
-    `video_seconds` and `video_workers` are the same for videos. `video_frames`: the frames sampled from a video, or
-    fewer for a model that accepts fewer.
-    """
-
-    seconds: Seconds = 10.0
-    workers: PositiveInt = 2
-    video_frames: PositiveInt = 8
-    video_seconds: Seconds = 20.0
-    video_workers: PositiveInt = 2
-
-
 class FitFrames:
-    def __init__(self, options: Options) -> None:
+    class Options(Struct, forbid_unknown_fields=True):
+        """`seconds`: the timeout of one picture. `workers`: helper processes for pictures, each takes one at a time.
+
+        `video_seconds` and `video_workers` are the same for videos. `video_frames`: the frames sampled from a video, or
+        fewer for a model that accepts fewer.
+        """
+
+        seconds: Seconds = 10.0
+        workers: PositiveInt = 2
+        video_frames: PositiveInt = 8
+        video_seconds: Seconds = 20.0
+        video_workers: PositiveInt = 2
+
+    def __init__(self, options: Options, context: Context) -> None:
         self._picture_timeout = options.seconds
         self._max_video_frames = options.video_frames
         self._picture_helpers = HelperPool("pipeline.workers.pictures", options.workers)
@@ -146,7 +144,3 @@ def _decode_limit_error(frame: Frame, name: str, limit: str) -> InvalidRequest:
         f"{name}: this picture ({frame.width} x {frame.height} pixels) could not be unpacked within {limit}; "
         "send a smaller one."
     )
-
-
-def create(options: Mapping[str, Any], context: Context) -> FitFrames:
-    return FitFrames(validate(options, Options))

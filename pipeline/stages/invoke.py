@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from pipeline.errors import ForgelineError, InvalidRequest, Unavailable
 from pipeline.events.idle_timer import IdleTimer
-from pipeline.messages import EventStream, Inference, ModelResponse, ResponsePart, UpstreamCall
-from pipeline.presets.schema import NoOptions, validate
-from pipeline.stage import Context, Proceed, Provider
+from pipeline.messages import EventStream, Inference, ModelResponse, ModelTarget, ResponsePart, UpstreamCall
+from pipeline.presets.schema import NoOptions
+from pipeline.stage import Context, Measurement, Proceed, Provider
+
+
+@dataclass
+class OpenCalls:
+    """The calls of a model that are running."""
+
+    count: int = 0
+
+    def end_call(self) -> None:
+        self.count -= 1
 
 
 class Invoke:
-    def __init__(self, context: Context) -> None:
+    Options = NoOptions
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._context = context
+
+    def gauges(self, target: ModelTarget) -> Iterator[Measurement]:
+        count = self._context.state(target.model, OpenCalls).count
+        yield Measurement("upstream_connections", "Calls to a model under way.", count)
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
         target = inference.target
@@ -27,13 +42,13 @@ class Invoke:
             guard()
         timeouts = target.preset.timeouts
         started_at = time.monotonic()
-        counters = self._context.counters(target.model)
-        counters.open_calls += 1
+        open_calls = self._context.state(target.model, OpenCalls)
+        open_calls.count += 1
         try:
             async with asyncio.timeout(timeouts.first_token):
                 response = await provider.open(target, inference)
         except BaseException as error:
-            counters.open_calls -= 1
+            open_calls.end_call()
             if not (isinstance(error, ForgelineError) and error.before_call):
                 inference.failed_call_seconds.append(time.monotonic() - started_at)
             if not isinstance(error, TimeoutError):
@@ -43,7 +58,7 @@ class Invoke:
         guarded = ModelResponse(
             _with_idle_timeout(response, target.model, timeouts.between_tokens),
             response.aclose,
-            counters.end_call,
+            open_calls.end_call,
             id=response.id,
             model=response.model,
             streamed=response.streamed,
@@ -91,8 +106,3 @@ async def _with_idle_timeout(
             if is_idle and task is not None and task.uncancel() == 0:
                 raise Unavailable(f"{model} fell silent for {seconds:g} s in the middle of its answer.") from error
             raise
-
-
-def create(options: Mapping[str, Any], context: Context) -> Invoke:
-    validate(options, NoOptions)
-    return Invoke(context)

@@ -6,16 +6,38 @@ import asyncio
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from pipeline.errors import RateLimited
-from pipeline.messages import EventStream, Inference
-from pipeline.presets.models import Concurrency
-from pipeline.presets.schema import NoOptions, validate
-from pipeline.stage import Context, Proceed
+from pipeline.messages import EventStream, Inference, ModelTarget
+from pipeline.presets.schema import NonNegativeInt, NoOptions, PositiveInt
+from pipeline.stage import Context, Measurement, Proceed
 
 Waiter = asyncio.Future[None]
+CallsPerSecond = Annotated[float, Meta(gt=0, le=1_000_000)]
+
+
+class PerKeyLimits(Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits of each API key on one model: concurrent calls, and calls started per second. None: no limit."""
+
+    calls: PositiveInt | None = None
+    per_second: CallsPerSecond | None = None
+
+
+class Concurrency(Struct, frozen=True, forbid_unknown_fields=True):
+    """Concurrent calls, calls started per second (None: no limit), and how many more calls may wait in the queue."""
+
+    calls: PositiveInt | None = None
+    queue: NonNegativeInt = 64
+    per_second: CallsPerSecond | None = None
+    per_key: PerKeyLimits = PerKeyLimits()
+
+    @property
+    def is_unlimited(self) -> bool:
+        return self.calls is None and self.per_second is None and self.per_key == PerKeyLimits()
 
 
 class LeakyBucket:
@@ -115,6 +137,11 @@ class AdmissionController:
     @property
     def waiting(self) -> int:
         return self._queue.size
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether the last call was not limited either, so that nothing has to be counted."""
+        return self._limits.is_unlimited
 
     async def acquire(self, key: str, limits: Concurrency) -> Permit:
         """Wait until a call of this key may start. Raises RateLimited if it may not even wait.
@@ -248,14 +275,24 @@ class Permit:
 
 
 class Limit:
-    def __init__(self, context: Context) -> None:
+    Options = NoOptions
+
+    class ModelOptions(Struct, frozen=True):
+        concurrency: Concurrency = Concurrency()
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._context = context
 
+    def gauges(self, target: ModelTarget) -> Iterator[Measurement]:
+        waiting = self._context.state(target.model, AdmissionController).waiting
+        yield Measurement("queue_length", "Calls that wait for a place at a model.", waiting)
+
     async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
-        limits, state = inference.target.preset.concurrency, self._context.state(inference.target.model)
-        if "limit" not in state and limits.is_unlimited:
+        target = inference.target
+        limits = target.preset.options_of(self.ModelOptions).concurrency
+        controller = self._context.state(target.model, AdmissionController)
+        if limits.is_unlimited and controller.is_unlimited:
             return await proceed(inference)
-        controller: AdmissionController = state.setdefault("limit", AdmissionController())
         permit = await controller.acquire(inference.request.owner, limits)
         try:
             events = await proceed(inference)
@@ -264,8 +301,3 @@ class Limit:
             raise
         events.add_cleanup(permit.release)
         return events
-
-
-def create(options: Mapping[str, Any], context: Context) -> Limit:
-    validate(options, NoOptions)
-    return Limit(context)

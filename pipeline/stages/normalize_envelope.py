@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,11 +21,16 @@ from pipeline.messages import (
     Usage,
     summarize,
 )
-from pipeline.presets.schema import NoOptions, validate
+from pipeline.presets.schema import NoOptions
 from pipeline.stage import Context, Proceed
 
 
 class NormalizeEnvelope:
+    Options = NoOptions
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
+        pass
+
     async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
         return EventStream(_stream_events(inference), inference.call.response.aclose)
 
@@ -132,8 +137,3 @@ def _changed_fields(inference: Inference) -> dict[str, Any]:
 
 def _to_milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def create(options: Mapping[str, Any], context: Context) -> NormalizeEnvelope:
-    validate(options, NoOptions)
-    return NormalizeEnvelope()

@@ -5,28 +5,53 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from pipeline.errors import ForgelineError
-from pipeline.messages import EventStream, Inference
-from pipeline.presets.models import RetryPolicy
-from pipeline.presets.schema import NoOptions, validate
-from pipeline.stage import Context, Proceed
+from pipeline.messages import EventStream, Inference, ModelTarget
+from pipeline.presets.models import Seconds
+from pipeline.presets.schema import NoOptions, PositiveInt
+from pipeline.stage import Context, Measurement, Proceed
 
 log = structlog.get_logger(__name__)
+
+
+class RetryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Attempts in all before the first token; seconds for attempts and delays together; the longest first delay."""
+
+    attempts: PositiveInt = 3
+    deadline: Seconds = 10.0
+    backoff: Seconds = 0.25
+
+
+@dataclass
+class RetryCounter:
+    """Calls of a model that were made again, since the server started."""
+
+    retries: int = 0
 
 
 class Retry:
     """Repeats failed upstream calls only. An error of the stages below, such as a full queue, passes at once."""
 
-    def __init__(self, context: Context) -> None:
+    Options = NoOptions
+
+    class ModelOptions(Struct, frozen=True):
+        retry: RetryPolicy = RetryPolicy()
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._context = context
 
+    def gauges(self, target: ModelTarget) -> Iterator[Measurement]:
+        retries = self._context.state(target.model, RetryCounter).retries
+        yield Measurement("retries", "Calls made again.", retries, type="counter")
+
     async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
-        policy, model = inference.target.preset.retry, inference.target.model
+        policy, model = inference.target.preset.options_of(self.ModelOptions).retry, inference.target.model
         started_at = time.monotonic()
         attempt = 1
         upstream_error: ForgelineError | None = None
@@ -51,7 +76,7 @@ class Retry:
                         delay=delay,
                     )
                     upstream_error = error
-                self._context.counters(model).retries += 1
+                self._context.state(model, RetryCounter).retries += 1
                 attempt += 1
                 await asyncio.sleep(delay)
         finally:
@@ -69,8 +94,3 @@ def retry_delay(error: ForgelineError, attempt: int, policy: RetryPolicy) -> flo
     if error.retry_after is not None:
         return error.retry_after
     return random.uniform(0, policy.backoff * 2 ** (attempt - 1))  # noqa: S311 - not for cryptography
-
-
-def create(options: Mapping[str, Any], context: Context) -> Retry:
-    validate(options, NoOptions)
-    return Retry(context)

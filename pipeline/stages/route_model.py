@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
+
+from msgspec import Struct
 
 from pipeline.errors import InvalidRequest, Unavailable, UnknownModel
 from pipeline.messages import EventStream, Inference, ModelTarget, Parameters
 from pipeline.presets.models import ModelPreset
-from pipeline.presets.schema import NoOptions, validate
+from pipeline.presets.schema import NoOptions
 from pipeline.stage import Context, Proceed
 
 
 class RouteModel:
-    def __init__(self, context: Context) -> None:
+    Options = NoOptions
+
+    class ModelOptions(Struct, frozen=True):
+        """`refuses`: parameters that are not sent to the model."""
+
+        refuses: tuple[Literal["temperature", "top_p", "stop"], ...] = ()
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._providers = context.providers
 
     async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
@@ -38,12 +46,8 @@ def fit_parameters(parameters: Parameters, model: str, preset: ModelPreset) -> P
         raise InvalidRequest(
             f"temperature: the model {model!r} takes at most {max_temperature:g}, not {temperature:g}."
         )
-    changes: dict[str, Any] = {name: () if name == "stop" else None for name in preset.refuses}
+    refused = preset.options_of(RouteModel.ModelOptions).refuses
+    changes: dict[str, Any] = {name: () if name == "stop" else None for name in refused}
     if parameters.max_tokens is None or parameters.max_tokens > preset.limits.max_tokens:
         changes["max_tokens"] = preset.limits.max_tokens
     return replace(parameters, **changes) if changes else parameters
-
-
-def create(options: Mapping[str, Any], context: Context) -> RouteModel:
-    validate(options, NoOptions)
-    return RouteModel(context)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.masking import mask_identifiers
 from pipeline.messages import EventStream, Failure, Inference, ModelResponse, ModelTarget, Result
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PROVIDER_NAMES: Final = {"bedrock": "aws.bedrock", "openai_compatible": "openai"}
-"""The names of providers in the semantic conventions; others keep their own."""
-
-_EXCLUDES_CACHED_TOKENS: Final = {"bedrock"}
-"""Providers whose `input_tokens` exclude those of the cache. The conventions include them."""
-
 _current_trace: ContextVar[_InferenceTrace | None] = ContextVar("inference_trace", default=None)
 
 
@@ -39,7 +33,7 @@ class _InferenceTrace:
     tracing: Tracing
     span: Span
     call_span: Span | None = None
-    provider: str = ""
+    excludes_cached_tokens: bool = False
     has_outcome: bool = False
 
     def end(self, span: Span) -> None:
@@ -115,7 +109,8 @@ class TracedProvider:
 
     def __init__(self, tracing: Tracing, name: str, provider: Provider) -> None:
         self._tracing = tracing
-        self._name = name
+        self._name = getattr(provider, "telemetry_name", name)
+        self._excludes_cached_tokens = getattr(provider, "excludes_cached_tokens", False)
         self._provider = provider
 
     def __getattr__(self, name: str) -> Any:
@@ -139,7 +134,7 @@ class TracedProvider:
         if trace is None:  # a call outside of an inference
             response.add_cleanup(span.end)
         else:
-            trace.call_span, trace.provider = span, self._name
+            trace.call_span, trace.excludes_cached_tokens = span, self._excludes_cached_tokens
             response.add_cleanup(lambda: trace.end(span))
         return response
 
@@ -147,7 +142,7 @@ class TracedProvider:
         parameters = inference.parameters
         attributes: dict[str, AttributeValue | None] = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": _PROVIDER_NAMES.get(self._name, self._name),
+            "gen_ai.provider.name": self._name,
             "gen_ai.request.model": mask_identifiers(target.preset.model),
             "gen_ai.request.stream": "stream" in target.preset.capabilities or None,
             "gen_ai.request.max_tokens": parameters.max_tokens,
@@ -195,8 +190,7 @@ def _record_outcome(trace: _InferenceTrace, outcome: Result | Failure) -> None:
     if "fallback_from" in envelope["metadata"]:
         span.set_attribute("forgeline.answered_by", envelope["metadata"]["model"])
     if call_span is not None:
-        excludes_cached = trace.provider in _EXCLUDES_CACHED_TOKENS
-        call_span.set_attributes(_usage_attributes(envelope["response"], excludes_cached=excludes_cached))
+        call_span.set_attributes(_usage_attributes(envelope["response"], excludes_cached=trace.excludes_cached_tokens))
         if tracing.captures_content:
             call_span.set_attributes(content.response_attributes(outcome))
 

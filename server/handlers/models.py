@@ -20,4 +20,4 @@ class ModelsHandler(ApiHandler):
     )
     async def get(self) -> None:
         kind = self.negotiate(encoders.JSON, encoders.MSGPACK)
-        self.send_body({"models": await list_models(self.services.runtime)}, kind)
+        self.send_body({"models": await list_models(self.services.runtime, self.services.recent_answers)}, kind)

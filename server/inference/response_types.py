@@ -149,7 +149,10 @@ class RecentAnswer(Struct):
 
 
 class Model(Struct):
-    """A preset: `name` is what requests call it, `model` what its provider does. `recent` has the oldest first."""
+    """A preset: `name` is what requests call it, `model` what its provider does. `recent` has the oldest first.
+
+    `breaker` is there while the pipeline has `circuit_breaker`. Installed stages and providers may add fields.
+    """
 
     name: str
     provider: str
@@ -158,8 +161,8 @@ class Model(Struct):
     limits: dict[str, float]
     availability: Availability
     reason: str | None
-    breaker: str
     recent: list[RecentAnswer]
+    breaker: Literal["closed", "half_open", "open"] | UnsetType = UNSET
 
 
 class ModelList(Struct):

@@ -20,8 +20,7 @@ from infraforge_runner.infraforge.stack_records import StackRecord, StackStore
 from infraforge_runner.jobs.directory import replace_file
 from pipeline.errors import ForgelineError
 from pipeline.messages import Inference, InferenceRequest, Message, ModelTarget, Parameters
-from pipeline.presets.models import MODEL_PRESETS, ModelPreset
-from pipeline.presets.schema import validate
+from pipeline.presets.models import ModelPreset
 from pipeline.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -53,7 +52,7 @@ class DeployedModels:
     """Keeps `folder`, a folder of generated presets, in step with the stacks."""
 
     def __init__(self, folder: Path, stacks: StackStore, runtime: Runtime) -> None:
-        self._folder = folder / MODEL_PRESETS.folder
+        self._folder = folder / runtime.plugins.model_presets.folder
         self._stacks = stacks
         self._runtime = runtime
         self._probes: dict[bytes, asyncio.Task[None]] = {}  # by the preset's content
@@ -82,7 +81,7 @@ class DeployedModels:
 
     async def _probe(self, model: DesiredModel) -> None:
         """Send requests until one is answered, then write the preset: once it is on the feed, the model can be used."""
-        preset = validate(yaml.safe_load(model.preset), ModelPreset)
+        preset = self._runtime.plugins.parse_model_preset(yaml.safe_load(model.preset))
         pause = PROBE_PAUSE
         while not (await self._is_answering(model.name, preset) and self._write_preset(model)):
             await asyncio.sleep(pause)

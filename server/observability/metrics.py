@@ -5,10 +5,11 @@ Labels are bounded: a model is one that a preset defines, an address a route tem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Set, Sized
 from functools import cache
 from typing import get_args
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -25,10 +26,11 @@ from infraforge_runner.jobs.model import Job, JobState
 from infraforge_runner.runner import JobRunner
 from pipeline.messages import Failure, Result
 from pipeline.runtime import Runtime
-from pipeline.stages.circuit_breaker import Breaker
-from pipeline.stages.limit import AdmissionController
+from pipeline.stage import Measurement
 from pipeline.streams import Streams
 from server.config import VERSION
+
+log = structlog.get_logger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the output
 
@@ -128,17 +130,18 @@ class Metrics:
 
     def register_state(self, runtime: Runtime, streams: Streams, sockets: Sized, jobs: JobRunner) -> None:
         """Report the state of these at each scrape."""
-        self.registry.register(_StateCollector(runtime, streams, sockets, jobs))
+        self.registry.register(_StateCollector(streams, sockets, jobs))
+        names = {metric.name for metric in self.registry.collect()}
+        self.registry.register(_GaugeCollector(runtime, names))
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
 
 
 class _StateCollector(Collector):
-    """The state at the time of a scrape, and what stages have counted for each model."""
+    """The state of streams, sockets and jobs at the time of a scrape."""
 
-    def __init__(self, runtime: Runtime, streams: Streams, sockets: Sized, jobs: JobRunner) -> None:
-        self._runtime = runtime
+    def __init__(self, streams: Streams, sockets: Sized, jobs: JobRunner) -> None:
         self._streams = streams
         self._sockets = sockets
         self._jobs = jobs
@@ -158,26 +161,45 @@ class _StateCollector(Collector):
             jobs.add_metric([status], counts[status])
         yield jobs
         yield GaugeMetricFamily("forgeline_data_free_bytes", "Room for jobs and their logs.", self._jobs.free_bytes)
-        yield from self._collect_models()
 
-    def _collect_models(self) -> Iterator[Metric]:
-        connections = GaugeMetricFamily(
-            "forgeline_upstream_connections", "Calls to a model under way.", labels=["model"]
+
+class _Family:
+    """The metric of all measurements that have the name, the type and the labels of `first`."""
+
+    def __init__(self, first: Measurement) -> None:
+        self._type, self._labels = first.type, list(first.labels)
+        make = CounterMetricFamily if first.type == "counter" else GaugeMetricFamily
+        name = f"forgeline_{first.name}"
+        self.metric: GaugeMetricFamily | CounterMetricFamily = make(
+            name, first.documentation, labels=["model", *self._labels]
         )
-        queue = GaugeMetricFamily("forgeline_queue_length", "Calls that wait for a place at a model.", labels=["model"])
-        breaker = GaugeMetricFamily(
-            "forgeline_breaker_state", "1 for the state that a model's breaker is in.", labels=["model", "state"]
-        )
-        retries = CounterMetricFamily("forgeline_retries", "Calls made again.", labels=["model"])
-        fallbacks = CounterMetricFamily("forgeline_fallbacks", "Calls made to another model instead.", labels=["model"])
-        context = self._runtime.context
-        for model, preset in self._runtime.models.items():
-            state, counters = context.state(model), context.counters(model)
-            connections.add_metric([model], counters.open_calls)
-            retries.add_metric([model], counters.retries)
-            fallbacks.add_metric([model], counters.fallbacks)
-            queue.add_metric([model], state.get("limit", AdmissionController()).waiting)
-            now = state.get("breaker", Breaker()).state(preset.breaker)
-            for name in ("closed", "half_open", "open"):
-                breaker.add_metric([model, name], name == now)
-        yield from (connections, queue, breaker, retries, fallbacks)
+
+    def add(self, model: str, measurement: Measurement) -> bool:
+        """Add it, unless it has another type or other labels. Returns whether it was added."""
+        if (measurement.type, list(measurement.labels)) != (self._type, self._labels):
+            return False
+        self.metric.add_metric([model, *measurement.labels.values()], measurement.value)
+        return True
+
+
+class _GaugeCollector(Collector):
+    """The gauges of stages and providers. Those of one name are one metric, if their types and labels agree.
+
+    `reserved_names` are those of the server's own metrics.
+    """
+
+    def __init__(self, runtime: Runtime, reserved_names: Set[str]) -> None:
+        self._runtime = runtime
+        self._reserved_names = reserved_names
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, _Family] = {}
+        for model in self._runtime.models:
+            for measurement in self._runtime.measurements(model):
+                name = measurement.name
+                family = families.get(name) or _Family(measurement)
+                if family.metric.name in self._reserved_names or not family.add(model, measurement):
+                    log.warning("gauge_name_in_use", name=name, model=model)
+                else:
+                    families[name] = family
+        yield from (family.metric for family in families.values())

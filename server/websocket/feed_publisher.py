@@ -11,6 +11,7 @@ from infraforge_runner.runner import JobRunner
 from pipeline.events.feed import Feed
 from pipeline.presets.store import PresetChange
 from pipeline.runtime import Runtime
+from server.inference.recent_answers import RecentAnswers
 from server.inference.views import describe_change, describe_model, list_models, list_presets
 
 MAX_SNAPSHOT_JOBS = 100  # the newest ones; GET /api/hyperpod/jobs has them all
@@ -19,10 +20,11 @@ MAX_SNAPSHOT_JOBS = 100  # the newest ones; GET /api/hyperpod/jobs has them all
 class FeedPublisher:
     """The only writer of `feed`. Topics are `jobs`, `presets` and `models`."""
 
-    def __init__(self, runtime: Runtime, jobs: JobRunner) -> None:
+    def __init__(self, runtime: Runtime, jobs: JobRunner, recent_answers: RecentAnswers) -> None:
         self.feed = Feed()
         self._runtime = runtime
         self._jobs = jobs
+        self._recent_answers = recent_answers
         self._tasks: set[asyncio.Task[None]] = set()
 
     def publish_job(self, job: Job) -> None:
@@ -33,7 +35,9 @@ class FeedPublisher:
 
     async def publish_model(self, model: str) -> None:
         """Publish the model's state as it is now."""
-        self.feed.append("models", {"type": "model", **await describe_model(self._runtime, model)})
+        self.feed.append(
+            "models", {"type": "model", **await describe_model(self._runtime, self._recent_answers, model)}
+        )
 
     def publish_model_soon(self, model: str) -> None:
         task = asyncio.create_task(self.publish_model(model), name=f"publish model {model}")
@@ -46,7 +50,7 @@ class FeedPublisher:
         if "presets" in topics:
             message["presets"] = list_presets(self._runtime.store.snapshot)
         if "models" in topics:
-            message["models"] = await list_models(self._runtime)
+            message["models"] = await list_models(self._runtime, self._recent_answers)
         if "jobs" in topics:
             message["jobs"] = [job.summarize() for job in self._jobs.list_jobs(MAX_SNAPSHOT_JOBS)]
         return message

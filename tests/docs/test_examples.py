@@ -10,8 +10,6 @@ import pytest
 
 from infraforge_runner.infraforge.rendering import HYPERPOD_PRESETS
 from pipeline import plugins
-from pipeline.presets.models import MODEL_PRESETS
-from pipeline.presets.pipeline import pipeline_preset_kind
 from pipeline.presets.store import PresetStore
 from server.client import batch_lines
 from tests.docs import run_examples
@@ -74,9 +72,8 @@ def test_preset_in_docs_is_valid(tmp_path: Path, block: Block) -> None:
     path = tmp_path / block.argument
     path.parent.mkdir(exist_ok=True)
     path.write_text(block.code)
-    store = PresetStore(
-        [tmp_path], [MODEL_PRESETS, pipeline_preset_kind(plugins.load_plugins().check_stage), HYPERPOD_PRESETS]
-    )
+    installed = plugins.load_plugins()
+    store = PresetStore([tmp_path], [installed.model_presets, installed.pipeline_presets, HYPERPOD_PRESETS])
     store.reload()
     assert [str(error) for error in store.snapshot.errors] == []
     assert sum(map(len, store.snapshot.presets.values())) >= 1

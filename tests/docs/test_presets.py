@@ -14,12 +14,12 @@ import pytest
 
 from infraforge_runner.infraforge import rendering
 from infraforge_runner.infraforge.presets import HyperPodPreset
-from pipeline.plugins import PROVIDERS, STAGES
-from pipeline.presets.models import ModelPreset
+from pipeline.plugins import PROVIDERS, STAGES, model_options_type, options_type
+from pipeline.presets.models import ModelPresetCore
 from pipeline.presets.pipeline import DEFAULT_STAGES
-from pipeline.presets.schema import NoOptions
 from tests.docs.pages import ROOT, Table, code_spans, find_table
 
+MODEL_KEYS = [ModelPresetCore, *map(model_options_type, [*STAGES.values(), *PROVIDERS.values()])]
 NO_DEFAULT = {"none", "no limit", "AWS's own", "ours", "from `model`", "required in `deploy`", "required in `serves`"}
 """The cells of the page for keys without a default."""
 
@@ -59,15 +59,15 @@ def is_documented_default(cell: str, default: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("table", "preset"),
+    ("table", "structs"),
     [
-        (find_table("docs/PRESETS.md", "key", "`models/NAME.yaml`"), ModelPreset),
-        (find_table("docs/PRESETS.md", "key", "`hyperpod/NAME.yaml`"), HyperPodPreset),
+        (find_table("docs/PRESETS.md", "key", "`models/NAME.yaml`"), MODEL_KEYS),
+        (find_table("docs/PRESETS.md", "key", "`hyperpod/NAME.yaml`"), [HyperPodPreset]),
     ],
 )
-def test_preset_keys_are_documented_with_their_defaults(table: Table, preset: Any) -> None:
+def test_preset_keys_are_documented_with_their_defaults(table: Table, structs: list[Any]) -> None:
     cells = dict(zip(table.code_names(), table.column(1), strict=True))
-    keys = dict(list_keys(preset))
+    keys = {key: default for struct in structs for key, default in list_keys(struct)}
     assert cells.keys() == keys.keys()
     assert [(name, cell) for name, cell in cells.items() if not is_documented_default(cell, keys[name])] == []
 
@@ -83,7 +83,7 @@ def test_stages_are_documented_in_order() -> None:
 
 def test_stage_options_are_documented_with_their_defaults() -> None:
     table = find_table("docs/PRESETS.md", "option")
-    stages = {name: getattr(sys.modules[create.__module__], "Options", NoOptions) for name, create in STAGES.items()}
+    stages = {name: options_type(factory) for name, factory in STAGES.items()}
     all_options = msgspec.defstruct("Stages", [(name, options, msgspec.NODEFAULT) for name, options in stages.items()])
     cells = dict(zip(table.code_names(), table.column(1), strict=True))
     keys = dict(list_keys(all_options))

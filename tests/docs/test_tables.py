@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import typer
 
+from pipeline import stage
 from pipeline.errors import ForgelineError
-from pipeline.providers.emd import deployments
 from server.client import errors
 from server.client.cli import app
 from server.compat.anthropic.messages_parser import MessagesRequest
@@ -156,8 +156,8 @@ def test_errors_docs_explain_cause_and_action() -> None:
 
 
 def test_emd_docs_list_deployment_statuses() -> None:
-    assert set(find_table("docs/EMD.md", "status").code_names()) >= set(get_args(deployments.DeploymentStatus))
-    assert len(find_table("docs/EMD.md", "status").rows) == len(get_args(deployments.DeploymentStatus))
+    assert set(find_table("docs/EMD.md", "status").code_names()) >= set(get_args(stage.DeploymentStatus))
+    assert len(find_table("docs/EMD.md", "status").rows) == len(get_args(stage.DeploymentStatus))
 
 
 @pytest.mark.parametrize(

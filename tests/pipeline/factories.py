@@ -20,17 +20,28 @@ from pipeline.messages import (
     Parameters,
     UpstreamCall,
 )
+from pipeline.plugins import load_plugins
 from pipeline.presets.models import ModelPreset
-from pipeline.presets.schema import validate
-from pipeline.stage import Availability, Context, Proceed
+from pipeline.stage import Availability, Context, Proceed, Stage
 
 T = TypeVar("T")
 
 
+PLUGINS = load_plugins()
+
+
 def make_preset(**keys: Any) -> ModelPreset:
-    return validate(
-        {"provider": "fake", "model": "upstream", "capabilities": ["text", "image", "stream"]} | keys, ModelPreset
+    return PLUGINS.parse_model_preset(
+        {"provider": "fake", "model": "upstream", "capabilities": ["text", "image", "stream"]} | keys
     )
+
+
+def create_stage(name: str, options: Mapping[str, Any] | None = None, context: Context | None = None) -> Stage:
+    return PLUGINS.create_stage(name, options or {}, context or Context())
+
+
+def create_provider(name: str, options: Mapping[str, Any] | None = None, context: Context | None = None) -> Any:
+    return PLUGINS.create_provider(name, options or {}, context or Context())
 
 
 def make_inference(

@@ -14,6 +14,9 @@ import aiohttp
 import pytest
 
 from pipeline import plugins
+from pipeline.plugins import PROVIDERS, Plugins
+from pipeline.plugins import STAGES as STAGES_BY_NAME
+from pipeline.providers.bedrock.provider import BedrockProvider
 from tests.async_tests import async_test, within_deadline
 from tests.running_server import STAGES, scripted_model, write_presets
 
@@ -175,10 +178,53 @@ async def test_stage_with_invalid_options_prevents_start(tmp_path: Path) -> None
 
 
 @async_test
-async def test_stage_factory_exception_is_reported_with_line(tmp_path: Path) -> None:
+async def test_stage_factory_exception_prevents_start(tmp_path: Path) -> None:
     install(tmp_path / "site", "loud", "[forgeline.stages]\nshout = loud.shout:create\n", shout=SHOUT)
     error = await startup_error(tmp_path, ["shout", *STAGES])
-    assert "pipeline.yaml:2: stages[0]: the stage 'shout' can't be made with these options: KeyError('ending')" in error
+    assert "the stage 'shout' can't be started: KeyError('ending')" in error
+
+
+@pytest.mark.parametrize(
+    ("stage", "provider", "error"),
+    [
+        ("limits", "x", "the stage 'shout' declares the key 'limits' of models/NAME.yaml, which every model has"),
+        ("retry", "x", "the stage 'shout' declares the key 'retry' of models/NAME.yaml, which the stage 'retry' has"),
+        ("x", "x", "the provider 'parrot' declares the key 'x' of models/NAME.yaml, which the stage 'shout' has"),
+        (
+            "region",
+            "x",
+            "the provider 'bedrock' declares the key 'region' of models/NAME.yaml, which the stage 'shout'",
+        ),
+    ],
+)
+@async_test
+async def test_preset_key_of_two_plugins_prevents_start(tmp_path: Path, stage: str, provider: str, error: str) -> None:
+    entry_points = "[forgeline.stages]\nshout = loud.shout:Shout\n[forgeline.providers]\nparrot = loud.parrot:Parrot\n"
+    code = "from msgspec import Struct\nclass {}:\n    class ModelOptions(Struct):\n        {}: str = ''\n"
+    modules = {"shout": code.format("Shout", stage), "parrot": code.format("Parrot", provider)}
+    install(tmp_path / "site", "loud", entry_points, **modules)
+    assert error in await startup_error(tmp_path)
+
+
+def test_preset_key_of_two_providers_is_accepted() -> None:
+    twin = Plugins(STAGES_BY_NAME, {**PROVIDERS, "twin": PROVIDERS["bedrock"]})
+    twin.check_declarations()
+    preset = twin.parse_model_preset({"provider": "twin", "model": "m", "region": "eu-west-1"})
+    assert preset.options_of(BedrockProvider.ModelOptions).region == "eu-west-1"
+
+
+@async_test
+async def test_declaration_that_is_no_struct_prevents_start(tmp_path: Path) -> None:
+    code = "class Shout:\n    Options = {'ending': str}\n"
+    install(tmp_path / "site", "loud", "[forgeline.stages]\nshout = loud.shout:Shout\n", shout=code)
+    error = await startup_error(tmp_path)
+    assert "the stage 'shout' can't be used: its Options has to be a msgspec.Struct" in error
+
+
+def test_options_of_undeclared_type_raise_lookup_error() -> None:
+    preset = plugins.load_plugins().parse_model_preset({"provider": "scripted", "model": "echo"})
+    with pytest.raises(LookupError, match="ModelOptions of no installed stage, nor of 'scripted'"):
+        preset.options_of(BedrockProvider.ModelOptions)
 
 
 def test_load_plugins_includes_built_in_stages_and_providers() -> None:

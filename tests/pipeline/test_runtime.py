@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+import yaml
 
 from pipeline.errors import Unavailable
-from pipeline.messages import EventStream, Inference
-from pipeline.plugins import PROVIDERS, STAGES, Plugins
+from pipeline.messages import EventStream, Inference, ModelTarget
+from pipeline.plugins import PROVIDERS, STAGES, PluginError, Plugins
 from pipeline.presets.models import ModelPreset
 from pipeline.presets.pipeline import DEFAULT_STAGES, UnusablePipeline
 from pipeline.runtime import Runtime
-from pipeline.stage import Availability, Context, Proceed
+from pipeline.stage import Availability, Context, Measurement, Proceed
 from tests.async_tests import async_test, wait_until
 from tests.running_server import scripted_model, write_presets
 
@@ -148,7 +149,7 @@ async def test_outdated_stage_order_is_used_and_logged_once_per_change(harness: 
         harness.write("retry", "limit")
         await harness.runtime.reload()
     assert len([log for log in logs if log["event"] == "preset_outdated"]) == 2
-    names = [type(instance.stage).__name__ for instance in harness.runtime.acquire().stage_instances]
+    names = [type(instance.plugin).__name__ for instance in harness.runtime.acquire().stages]
     assert names == ["RouteModel", "Retry", "Limit", "Invoke", "NormalizeEnvelope"]
 
 
@@ -185,7 +186,7 @@ async def test_unusable_pipeline_prevents_start(harness: RuntimeHarness) -> None
 async def test_missing_pipeline_file_uses_default_stages(harness: RuntimeHarness) -> None:
     await harness.runtime.start()
     stages = harness.runtime.acquire().pipeline.stages
-    assert [type(stage) for stage in stages] == [type(STAGES[name]({}, Context())) for name in DEFAULT_STAGES]
+    assert [type(stage) for stage in stages] == [STAGES[name] for name in DEFAULT_STAGES]
     await harness.runtime.close()
 
 
@@ -243,7 +244,7 @@ async def test_reload_with_failing_stage_start_keeps_stages_and_loads_models(har
         await harness.runtime.reload()
     after = harness.runtime.acquire()
     assert (after.pipeline.stages, list(after.models)) == (before, ["echo"])
-    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["stage_start_failed"]
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["plugin_start_failed"]
     await wait_until(lambda: len(harness.journal) == 5)
     assert harness.journal[:3] == ["start {}", "start {'n': 2}", "start {'fails': True}"]
     assert harness.journal[3:] == ["close {'n': 2}", "close {'fails': True}"]
@@ -260,3 +261,113 @@ async def test_reload_after_failed_stage_start_uses_fixed_pipeline(harness: Runt
     assert [probe.options for probe in harness.runtime.acquire().pipeline.stages if isinstance(probe, Probe)] == [
         {"n": 2}
     ]
+
+
+class ProviderHarness:
+    """A runtime whose only provider is a `Probe`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.journal: list[str] = []
+        create: Any = lambda options, context: Probe(options, self.journal)  # noqa: E731 - a factory is a callable
+        self.runtime = Runtime(Plugins(STAGES, {"probe": create}), [folder])
+
+    def write(self, **options: Any) -> None:
+        stages = ["route_model", "invoke", "normalize_envelope"]
+        (self.folder / "new").write_text(yaml.safe_dump({"stages": stages, "providers": {"probe": options}}))
+        (self.folder / "new").rename(self.folder / "pipeline.yaml")
+
+
+@async_test
+async def test_reload_replaces_provider_only_when_its_options_change(tmp_path: Path) -> None:
+    harness = ProviderHarness(tmp_path)
+    harness.write(n=1)
+    await harness.runtime.start()
+    first = harness.runtime.providers["probe"]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/m.yaml").write_text(yaml.safe_dump({"provider": "probe", "model": "m"}))
+    await harness.runtime.reload()
+    assert harness.runtime.providers["probe"] is first
+    version = harness.runtime.acquire()
+    harness.write(n=2)
+    await harness.runtime.reload()
+    await asyncio.sleep(0)
+    assert harness.journal == ["start {'n': 1}", "start {'n': 2}"]
+    harness.runtime.release(version)
+    await harness.runtime.close()
+    assert sorted(harness.journal[2:]) == ["close {'n': 1}", "close {'n': 2}"]
+
+
+@async_test
+async def test_reload_with_failing_provider_start_keeps_provider(tmp_path: Path) -> None:
+    harness = ProviderHarness(tmp_path)
+    harness.write(n=1)
+    await harness.runtime.start()
+    first = harness.runtime.providers["probe"]
+    harness.write(fails=True)
+    await harness.runtime.reload()
+    assert harness.runtime.providers == harness.runtime.context.providers == {"probe": first}
+    assert harness.runtime.acquire().providers[0].plugin is first
+
+
+@pytest.mark.parametrize("group", ["stage", "provider"])
+@async_test
+async def test_failing_plugin_start_prevents_server_start(tmp_path: Path, group: str) -> None:
+    harness = RuntimeHarness(tmp_path) if group == "stage" else ProviderHarness(tmp_path)
+    if isinstance(harness, RuntimeHarness):
+        harness.write({"probe": {"fails": True}})
+    else:
+        harness.write(fails=True)
+    with pytest.raises(PluginError, match=rf"the {group} 'probe' can't be started: OSError\('no such device'\)"):
+        await harness.runtime.start()
+
+
+class RudeStage:
+    """A stage whose gauges and description are wrong for some models."""
+
+    def __init__(self, options: Any, context: Context) -> None: ...
+
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        return await proceed(inference)
+
+    def gauges(self, target: ModelTarget) -> Iterator[Measurement]:
+        yield Measurement("rudeness", "How rude it is.", 1)
+        yield Measurement({"bad": "not a name"}.get(target.model, "rude"), "Whatever.", 1)
+
+    def describe(self, target: ModelTarget) -> Mapping[str, object]:
+        return {"mood": {"bad": object()}.get(target.model, "fine")}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "labels"),
+    [
+        ("a-b", 1, {}),
+        ("", 1, {}),
+        ("a", None, {}),
+        ("a", 1, {"model": "m"}),
+        ("a", 1, {"b c": "d"}),
+        ("a", 1, {"b": 3}),
+    ],
+)
+def test_measurement_that_prometheus_would_not_take_is_rejected(name: str, value: Any, labels: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        Measurement(name, "A number.", value, labels)
+
+
+@async_test
+async def test_exception_in_gauges_or_describe_hides_no_other_plugin(tmp_path: Path) -> None:
+    runtime = Runtime(Plugins({**STAGES, "rude": RudeStage}, PROVIDERS), [tmp_path])
+    stages = ["rude", "route_model", "circuit_breaker", "invoke", "normalize_envelope"]
+    write_presets(tmp_path, {name: scripted_model("echo") for name in ("good", "bad")}, stages)
+    await runtime.start()
+    with structlog.testing.capture_logs() as logs:
+        names = {model: [gauge.name for gauge in runtime.measurements(model)] for model in ("good", "bad")}
+        fields = [runtime.describe(model) for model in ("good", "bad")]
+    breaker = ["breaker_state"] * 3
+    assert names == {
+        "good": ["rudeness", "rude", *breaker, "upstream_connections"],
+        "bad": [*breaker, "upstream_connections"],
+    }
+    assert fields == [{"mood": "fine", "breaker": "closed"}, {"breaker": "closed"}]
+    assert [entry["event"] for entry in logs] == ["gauges_failed", "describe_failed"]
+    await runtime.close()

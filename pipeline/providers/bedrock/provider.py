@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec import Struct
+
 from pipeline.aws.clients import AwsClients
 from pipeline.aws.errors import translate_errors
 from pipeline.errors import Unavailable, before_upstream_call
 from pipeline.masking import mask_identifiers
 from pipeline.messages import Inference, ModelResponse, ModelTarget, ResponsePart
 from pipeline.presets.models import ModelPreset
-from pipeline.presets.schema import NoOptions, validate
+from pipeline.presets.schema import NoOptions
 from pipeline.providers.bedrock import media
 from pipeline.providers.bedrock.converse import encode_request, read_response, read_stream
 from pipeline.stage import Availability, Context
@@ -21,18 +23,21 @@ _NOT_CALLED_YET: Final = Availability(
 )
 
 
-def create(options: Mapping[str, Any], context: Context) -> BedrockProvider:
-    """Create the provider. It has no options: its settings are in each model's preset and in AWS's configuration."""
-    validate(options, NoOptions)
-    return BedrockProvider(context)
-
-
 class BedrockProvider:
     """One AWS client per region, shared by all models of the region."""
 
-    supported_features = frozenset({"tools"})
+    Options = NoOptions
 
-    def __init__(self, context: Context) -> None:
+    class ModelOptions(Struct, frozen=True):
+        """`region`: the AWS region; None for the one that AWS's own settings name."""
+
+        region: str | None = None
+
+    supported_features = frozenset({"tools"})
+    telemetry_name = "aws.bedrock"
+    excludes_cached_tokens = True
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._clients = AwsClients(prepare=media.register_hooks, tracing=context.tracing)
         self._availability: dict[tuple[str, str | None], Availability] = {}  # by model id and region
 
@@ -42,25 +47,26 @@ class BedrockProvider:
 
     async def availability(self, preset: ModelPreset) -> Availability:
         """The result of the last call, without a request to AWS."""
-        return self._availability.get((preset.model, preset.region), _NOT_CALLED_YET)
+        return self._availability.get((preset.model, preset.options_of(self.ModelOptions).region), _NOT_CALLED_YET)
 
     async def open(self, target: ModelTarget, inference: Inference) -> ModelResponse:
         """Call the model, and return when the first chunk has arrived.
 
         Raises the errors of `pipeline.aws.errors`, also for an exception inside a stream that has started.
         """
-        preset, key = target.preset, (target.preset.model, target.preset.region)
+        preset = target.preset
+        region = preset.options_of(self.ModelOptions).region
         try:
             with before_upstream_call():
-                client = await self._clients.get("bedrock-runtime", preset.region)
+                client = await self._clients.get("bedrock-runtime", region)
                 request = encode_request(preset.model, inference)
             converse = _converse_stream if "stream" in preset.capabilities else _converse
             response = await converse(client, request, target.model)
         except Unavailable as error:
             if not error.retryable:
-                self._availability[key] = Availability("unavailable", error.message)
+                self._availability[preset.model, region] = Availability("unavailable", error.message)
             raise
-        self._availability[key] = Availability("available")
+        self._availability[preset.model, region] = Availability("available")
         return response
 
 

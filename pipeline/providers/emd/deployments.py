@@ -10,12 +10,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
+
+from msgspec import Struct
 
 from pipeline.aws.errors import translate_errors
 from pipeline.errors import ForgelineError
 from pipeline.masking import clean_message, mask_identifiers
 from pipeline.presets.models import ModelPreset
+from pipeline.stage import Deployment, DeploymentStatus
 
 STACK_PREFIX: Final = "EMD-Model"
 PIPELINE: Final = "EMD-Env-Pipeline"
@@ -25,29 +28,29 @@ MAX_CONCURRENT_CALLS: Final = 5  # CodePipeline allows an account only a few cal
 _RUNNING: Final = {"InProgress", "Stopping"}
 _FAILED: Final = {"Failed", "Stopped", "Cancelled"}
 
-DeploymentStatus = Literal["deployed", "in_progress", "failed", "deleting", "not_deployed", "unknown"]
+
+class EmdDeployOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """The instance type, engine and service with which `emd deploy` deploys this model."""
+
+    instance: str
+    engine: str = "vllm"
+    service: str = "sagemaker_realtime"
 
 
-@dataclass(frozen=True, slots=True)
-class EmdDeployment:
-    """The deployment of one model. `endpoint` is the name of a SageMaker endpoint, `base_url` that of EMD's router."""
+class EmdModelOptions(Struct, frozen=True):
+    """The model's AWS region (None: the one of AWS's own settings), its tag, and how it is deployed."""
 
-    status: DeploymentStatus
-    stack: str | None = None
-    instance: str | None = None
-    engine: str | None = None
-    service: str | None = None
-    endpoint: str | None = None
-    base_url: str | None = None
-    reason: str | None = None
+    region: str | None = None
+    tag: str = "dev"
+    deploy: EmdDeployOptions | None = None
 
 
-NOT_DEPLOYED: Final = EmdDeployment("not_deployed")
+NOT_DEPLOYED: Final = Deployment("not_deployed")
 
 
 def model_key(preset: ModelPreset) -> str:
     """`<model id>/<tag>`, by which EMD tells models apart."""
-    return f"{preset.model}/{preset.tag}"
+    return f"{preset.model}/{preset.options_of(EmdModelOptions).tag}"
 
 
 async def _paginate(
@@ -64,9 +67,9 @@ async def _paginate(
 # --- stacks ----------------------------------------------------------------------------------------
 
 
-async def read_stacks(client: Any, region: str) -> dict[str, EmdDeployment]:
+async def read_stacks(client: Any, region: str) -> dict[str, Deployment]:
     """The deployments that have a stack, by `<model id>/<tag>`. `client` is CloudFormation's."""
-    deployments: dict[str, EmdDeployment] = {}
+    deployments: dict[str, Deployment] = {}
     with translate_errors(f"cloudformation:DescribeStacks in {region}, which shows what EMD has deployed,"):
         async for page in _paginate(client.describe_stacks, "NextToken"):
             for stack in page["Stacks"]:
@@ -92,9 +95,9 @@ def _stack_parameters(stack: Mapping[str, Any]) -> dict[str, str]:
     return {item["ParameterKey"]: item.get("ParameterValue", "") for item in stack.get("Parameters", ())}
 
 
-async def _read_stack(client: Any, stack: Mapping[str, Any]) -> EmdDeployment:
+async def _read_stack(client: Any, stack: Mapping[str, Any]) -> Deployment:
     outputs, parameters = _stack_outputs(stack), _stack_parameters(stack)
-    deployment = EmdDeployment(
+    deployment = Deployment(
         status_from_stack(stack["StackStatus"]),
         stack["StackName"],
         parameters.get("InstanceType", "").removeprefix("ml.") or None,
@@ -121,7 +124,7 @@ def status_from_stack(stack_status: str) -> DeploymentStatus:
     return "deployed" if stack_status.startswith(("CREATE_", "UPDATE_", "IMPORT_")) else "unknown"
 
 
-async def _stack_reason(client: Any, stack: Mapping[str, Any], deployment: EmdDeployment) -> str | None:
+async def _stack_reason(client: Any, stack: Mapping[str, Any], deployment: Deployment) -> str | None:
     stack_status = stack["StackStatus"]
     match deployment.status:
         case "deployed" if deployment.service == "sagemaker_async":
@@ -166,7 +169,7 @@ class PipelineExecutions:
         self._region = region
         self._ended: dict[str, _ExecutionDetail] = {}
 
-    async def read(self, client: Any) -> dict[str, EmdDeployment] | None:
+    async def read(self, client: Any) -> dict[str, Deployment] | None:
         """The newest deployment of each `<model id>/<tag>` that is running or has failed recently.
 
         None if EMD has not been set up in the region. `client` is CodePipeline's.
@@ -240,9 +243,9 @@ async def _read_stage(client: Any, id: str) -> tuple[str, str]:
     return (max(actions, key=lambda action: action["startTime"]).get("stageName", ""), "") if actions else ("", "")
 
 
-def _newest_by_model(executions: Iterable[tuple[Mapping[str, Any], _ExecutionDetail]]) -> dict[str, EmdDeployment]:
+def _newest_by_model(executions: Iterable[tuple[Mapping[str, Any], _ExecutionDetail]]) -> dict[str, Deployment]:
     seen: set[str] = set()
-    newest: dict[str, EmdDeployment] = {}
+    newest: dict[str, Deployment] = {}
     for summary, detail in executions:
         variables = detail.variables
         key = f"{variables.get('ModelId', '')}/{variables.get('ModelTag') or 'dev'}"
@@ -253,7 +256,7 @@ def _newest_by_model(executions: Iterable[tuple[Mapping[str, Any], _ExecutionDet
     return newest
 
 
-def _execution_deployment(summary: Mapping[str, Any], detail: _ExecutionDetail) -> EmdDeployment:
+def _execution_deployment(summary: Mapping[str, Any], detail: _ExecutionDetail) -> Deployment:
     variables, status = detail.variables, summary["status"]
     stage = f" ({detail.stage})" if detail.stage else ""
     reasons = {
@@ -261,7 +264,7 @@ def _execution_deployment(summary: Mapping[str, Any], detail: _ExecutionDetail) 
         "Stopping": f"its deployment is being stopped{stage}",
         "Failed": f"its deployment failed{stage}" + (f": {detail.cause}" if detail.cause else ""),
     }
-    return EmdDeployment(
+    return Deployment(
         "in_progress" if status in _RUNNING else "failed",
         None,
         variables.get("InstanceType", "").removeprefix("ml.") or None,

@@ -16,7 +16,8 @@ import structlog
 from pipeline.aws.clients import AwsClients
 from pipeline.aws.errors import to_forgeline_error
 from pipeline.errors import ForgelineError, Unavailable
-from pipeline.providers.emd.deployments import NOT_DEPLOYED, EmdDeployment, PipelineExecutions, read_stacks
+from pipeline.providers.emd.deployments import NOT_DEPLOYED, PipelineExecutions, read_stacks
+from pipeline.stage import Deployment
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +32,11 @@ KEEP_SECONDS = 600.0  # how long a region is refreshed after the last request, i
 class RegionSnapshot:
     """The result of a refresh. `executions` is None if EMD has not been set up; `warning` is what could not be read."""
 
-    stacks: Mapping[str, EmdDeployment] = field(default_factory=dict)
-    executions: Mapping[str, EmdDeployment] | None = field(default_factory=dict)
+    stacks: Mapping[str, Deployment] = field(default_factory=dict)
+    executions: Mapping[str, Deployment] | None = field(default_factory=dict)
     warning: str | None = None
 
-    def get(self, key: str) -> EmdDeployment:
+    def get(self, key: str) -> Deployment:
         """The deployment of `<model id>/<tag>`."""
         stack, execution = self.stacks.get(key), (self.executions or {}).get(key)
         if stack is None or (stack.status == "failed" and execution is not None and execution.status == "in_progress"):
@@ -56,10 +57,10 @@ class RegionState:
     snapshot: RegionSnapshot | None = None
     error: Unavailable | None = None
 
-    def get(self, key: str) -> EmdDeployment:
+    def get(self, key: str) -> Deployment:
         """What is known of `<model id>/<tag>`, and why it may be out of date."""
         if self.snapshot is None:
-            return EmdDeployment("unknown", reason=self.error.message if self.error else "it is being looked up")
+            return Deployment("unknown", reason=self.error.message if self.error else "it is being looked up")
         deployment = self.snapshot.get(key)
         if self.error is None:
             return deployment
@@ -96,7 +97,7 @@ class RegionDeployments:
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._run(), name=f"EMD deployments in {self._label}")
 
-    def get(self, key: str) -> EmdDeployment:
+    def get(self, key: str) -> Deployment:
         """What is known now of `<model id>/<tag>`, without waiting."""
         return self._state.get(key)
 

@@ -18,7 +18,7 @@ from pipeline.errors import ForgelineError, InvalidRequest, ModelError, Unavaila
 from pipeline.masking import mask_identifiers
 from pipeline.messages import Inference, ModelResponse, ModelTarget
 from pipeline.presets.models import ModelPreset
-from pipeline.providers.emd.deployments import model_key
+from pipeline.providers.emd.deployments import EmdModelOptions, model_key
 from pipeline.providers.openai.errors import read_error_message
 from pipeline.providers.openai.http import ChatCompletionsClient
 from pipeline.providers.openai.request import encode_request
@@ -147,11 +147,12 @@ class RouterClient:
         model, connect_seconds = model_key(preset), preset.timeouts.connect
         body = encode_request(model, inference, stream="stream" in preset.capabilities)
         url = URL(base_url.rstrip("/") + "/v1/chat/completions")
-        key = await self._api_key(model, preset.region)
+        region = preset.options_of(EmdModelOptions).region
+        key = await self._api_key(model, region)
         response = await self._http.post(url, key, body, connect_seconds)
         if response.status == 401:
             response.close()
-            rejected_key, key = key, await self._api_key(model, preset.region, refresh=True)
+            rejected_key, key = key, await self._api_key(model, region, refresh=True)
             if key == rejected_key:
                 raise Unavailable(f"EMD's router refused the key that {SECRET} holds for {model}.")
             response = await self._http.post(url, key, body, connect_seconds)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.aws.clients import AwsClients
 from pipeline.aws.errors import NO_CREDENTIALS
@@ -14,26 +14,22 @@ from pipeline.errors import ForgelineError, ModelNotDeployed, Unavailable, befor
 from pipeline.masking import mask_identifiers
 from pipeline.messages import Inference, ModelResponse, ModelTarget, ResponsePart
 from pipeline.presets.models import ModelPreset
-from pipeline.presets.schema import NoOptions, validate
-from pipeline.providers.emd.deployments import EmdDeployment, model_key
+from pipeline.presets.schema import NoOptions
+from pipeline.providers.emd.deployments import EmdModelOptions, model_key
 from pipeline.providers.emd.discovery import RegionDeployments, RegionState
 from pipeline.providers.emd.invocation import DeploymentGone, RouterClient, invoke_endpoint
 from pipeline.providers.openai.request import SUPPORTED_FEATURES
-from pipeline.stage import Availability, Context
-
-
-def create(options: Mapping[str, Any], context: Context) -> EmdProvider:
-    """Create the provider. It has no options: its settings are in each model's preset and in AWS's configuration."""
-    validate(options, NoOptions)
-    return EmdProvider(context)
+from pipeline.stage import Availability, Context, Deployment, DeploySettings
 
 
 class EmdProvider:
     """Discovers each region from the first request for a model in it; before that it makes no call to AWS."""
 
+    Options = NoOptions
+    ModelOptions = EmdModelOptions
     supported_features = SUPPORTED_FEATURES
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._context = context
         self._clients = AwsClients(tracing=context.tracing)
         self._router = RouterClient(self._clients, context.tracing)
@@ -53,7 +49,14 @@ class EmdProvider:
             return Availability("available" if _transport(deployment) else "unavailable", deployment.reason)
         return Availability(deployment.status, _unavailable_reason(preset, deployment))
 
-    async def deployment(self, preset: ModelPreset) -> EmdDeployment:
+    def deploy_settings(self, preset: ModelPreset) -> DeploySettings:
+        options, command = preset.options_of(EmdModelOptions), deploy_command(preset)
+        if options.deploy is None:
+            return DeploySettings(options.tag, options.region, None, None, None, command)
+        deploy = options.deploy
+        return DeploySettings(options.tag, options.region, deploy.instance, deploy.engine, deploy.service, command)
+
+    async def deployment(self, preset: ModelPreset) -> Deployment:
         """The model's deployment; waits only for the first discovery of its region."""
         region = self._region(preset)
         with suppress(Unavailable):  # the deployment's reason says it
@@ -86,11 +89,11 @@ class EmdProvider:
             streamed=response.streamed,
         )
 
-    async def _call(self, target: ModelTarget, inference: Inference, deployment: EmdDeployment) -> ModelResponse:
+    async def _call(self, target: ModelTarget, inference: Inference, deployment: Deployment) -> ModelResponse:
         match _transport(deployment):
             case "sagemaker" if deployment.endpoint:
                 with before_upstream_call():
-                    client = await self._clients.get("sagemaker-runtime", target.preset.region)
+                    client = await self._clients.get("sagemaker-runtime", _region_name(target.preset))
                 return await invoke_endpoint(client, deployment.endpoint, target, inference)
             case "router" if deployment.base_url:
                 return await self._router.complete(deployment.base_url, target.preset, inference)
@@ -98,7 +101,7 @@ class EmdProvider:
 
     def _region(self, preset: ModelPreset) -> RegionDeployments:
         """The running discovery of the preset's region."""
-        name = preset.region
+        name = _region_name(preset)
         region = self._regions.get(name)
         if region is None or region.is_stopped:
             region = RegionDeployments(
@@ -115,7 +118,9 @@ class EmdProvider:
         """The presets in force whose models are in this region."""
         models = self._context.models()
         return [
-            (name, preset) for name, preset in models.items() if preset.provider == "emd" and preset.region == region
+            (name, preset)
+            for name, preset in models.items()
+            if preset.provider == "emd" and _region_name(preset) == region
         ]
 
     def _notify_changes(self, name: str | None, before: RegionState) -> None:
@@ -128,13 +133,18 @@ class EmdProvider:
                 self._context.notify_model_changed(model)
 
 
+def _region_name(preset: ModelPreset) -> str | None:
+    return preset.options_of(EmdModelOptions).region
+
+
 def deploy_command(preset: ModelPreset) -> str:
     """The exact command line that deploys this model with easy-model-deployer."""
-    line = f"emd deploy --model-id {preset.model} --model-tag {preset.tag}"
-    if preset.deploy is not None:
+    options = preset.options_of(EmdModelOptions)
+    line = f"emd deploy --model-id {preset.model} --model-tag {options.tag}"
+    if options.deploy is not None:
         line += (
-            f" --instance-type {preset.deploy.instance} --engine-type {preset.deploy.engine}"
-            f" --service-type {preset.deploy.service}"
+            f" --instance-type {options.deploy.instance} --engine-type {options.deploy.engine}"
+            f" --service-type {options.deploy.service}"
         )
     return line
 
@@ -144,14 +154,14 @@ def not_deployed_message(preset: ModelPreset) -> str:
     return f"EMD model not deployed. Please deploy using: {deploy_command(preset)}"
 
 
-def _unavailable_reason(preset: ModelPreset, deployment: EmdDeployment) -> str | None:
+def _unavailable_reason(preset: ModelPreset, deployment: Deployment) -> str | None:
     """Why a model is not available. The reason stands behind a `#`, so that the whole line can be pasted."""
     if deployment.status == "unknown":
         return deployment.reason
     return not_deployed_message(preset) + (f"  # {deployment.reason}" if deployment.reason else "")
 
 
-def _not_deployed_error(preset: ModelPreset, deployment: EmdDeployment) -> ForgelineError:
+def _not_deployed_error(preset: ModelPreset, deployment: Deployment) -> ForgelineError:
     if deployment.status == "unknown":
         return Unavailable(f"Whether {model_key(preset)} is deployed is not known: {deployment.reason}.")
     if deployment.status == "deployed":
@@ -162,7 +172,7 @@ def _not_deployed_error(preset: ModelPreset, deployment: EmdDeployment) -> Forge
     return ModelNotDeployed(_unavailable_reason(preset, deployment) or not_deployed_message(preset))
 
 
-async def _find_deployment(region: RegionDeployments, preset: ModelPreset) -> EmdDeployment:
+async def _find_deployment(region: RegionDeployments, preset: ModelPreset) -> Deployment:
     """The model's deployment. Raises ModelNotDeployed, and Unavailable if it is not known."""
     try:
         await region.wait_until_known()
@@ -177,7 +187,7 @@ async def _find_deployment(region: RegionDeployments, preset: ModelPreset) -> Em
     return deployment
 
 
-def _transport(deployment: EmdDeployment) -> Literal["sagemaker", "router"] | None:
+def _transport(deployment: Deployment) -> Literal["sagemaker", "router"] | None:
     """How a deployed model is called. One on SageMaker has the router's address too, which would be a detour."""
     if deployment.service == "sagemaker_async":
         return None

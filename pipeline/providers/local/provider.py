@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,7 +19,7 @@ from pipeline.errors import InvalidRequest, ModelError, Unavailable, before_upst
 from pipeline.media.frames import Frame
 from pipeline.messages import Finish, Inference, Message, ModelResponse, ModelTarget, ResponsePart, Usage
 from pipeline.presets.models import ModelPreset
-from pipeline.presets.schema import NoOptions, validate
+from pipeline.presets.schema import NoOptions
 from pipeline.providers.local.prompt import build_chat
 from pipeline.stage import Availability, Context
 from pipeline.workers.process import Exchange, HelperDied, HelperProcess
@@ -43,16 +43,12 @@ STOP_SECONDS = 10.0  # a batch of a prompt takes under 1 s: a generation that do
 _STOP_REASONS: dict[str, StopReason] = {"stop": "end_turn", "stop_sequence": "stop_sequence", "length": "max_tokens"}
 
 
-def create(options: Mapping[str, Any], context: Context) -> LocalProvider:
-    """Create the provider. It has no options."""
-    validate(options, NoOptions)
-    return LocalProvider()
-
-
 class LocalProvider:
     """The embedded model in one helper process, the OCR in another."""
 
-    def __init__(self) -> None:
+    Options = NoOptions
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._model = _LazyWorker("pipeline.workers.smollm2", "the embedded model")
         self._ocr = _LazyWorker("pipeline.workers.ocr", "the reader of pictures")
         self._ocr_lock = asyncio.Lock()

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
+from msgspec import Struct
 from yarl import URL
 
 from pipeline.errors import Unavailable, before_upstream_call
 from pipeline.messages import Inference, ModelResponse, ModelTarget
 from pipeline.presets.models import ModelPreset
-from pipeline.presets.schema import NoOptions, validate
+from pipeline.presets.schema import NoOptions
 from pipeline.providers.openai.http import ChatCompletionsClient
 from pipeline.providers.openai.request import SUPPORTED_FEATURES, encode_request
 from pipeline.stage import Availability, Context
 
 
-def create(options: Mapping[str, Any], context: Context) -> OpenAICompatibleProvider:
-    """Create the provider. It has no options: its settings are in each model's preset."""
-    validate(options, NoOptions)
-    return OpenAICompatibleProvider(context)
-
-
 class OpenAICompatibleProvider:
     """One long-lived HTTP session for all models of this kind."""
 
-    supported_features = SUPPORTED_FEATURES
+    Options = NoOptions
 
-    def __init__(self, context: Context) -> None:
+    class ModelOptions(Struct, frozen=True):
+        """`base_url`: the address before `/chat/completions`. `api_key_env`: the variable that holds the key."""
+
+        base_url: str | None = None
+        api_key_env: str | None = None
+
+    supported_features = SUPPORTED_FEATURES
+    telemetry_name = "openai"
+
+    def __init__(self, options: NoOptions, context: Context) -> None:
         self._client = ChatCompletionsClient(context.tracing)
 
     async def start(self) -> None:
@@ -43,8 +45,9 @@ class OpenAICompatibleProvider:
     async def availability(self, preset: ModelPreset) -> Availability:
         """Whether the preset is complete, without a network request."""
         try:
-            _chat_completions_url(preset.base_url)
-            _api_key(preset)
+            options = preset.options_of(self.ModelOptions)
+            _chat_completions_url(options.base_url)
+            _api_key(options.api_key_env)
         except Unavailable as error:
             return Availability("unavailable", error.message)
         return Availability("available")
@@ -56,8 +59,9 @@ class OpenAICompatibleProvider:
         can't be read.
         """
         preset = target.preset
+        options = preset.options_of(self.ModelOptions)
         with before_upstream_call():
-            url, key = _chat_completions_url(preset.base_url), _api_key(preset)
+            url, key = _chat_completions_url(options.base_url), _api_key(options.api_key_env)
             body = encode_request(preset.model, inference, stream="stream" in preset.capabilities)
         response = await self._client.post(url, key, body, preset.timeouts.connect)
         return await self._client.read_response(response, key, inference.parameters.stop)
@@ -78,15 +82,13 @@ def _chat_completions_url(base_url: str | None) -> URL:
     return url
 
 
-def _api_key(preset: ModelPreset) -> str:
-    """The key, or "" if the preset names none. Read for each request, because the environment may change."""
-    if preset.api_key_env is None:
+def _api_key(variable: str | None) -> str:
+    """The key, or "" if the preset names no variable. Read for each request, because the environment may change."""
+    if variable is None:
         return ""
-    key = os.environ.get(preset.api_key_env, "").strip()
+    key = os.environ.get(variable, "").strip()
     if not key:
-        raise Unavailable(
-            f"The environment variable {preset.api_key_env}, which should hold this model's key, is not set."
-        )
+        raise Unavailable(f"The environment variable {variable}, which should hold this model's key, is not set.")
     if not (key.isascii() and key.isprintable()):
-        raise Unavailable(f"The environment variable {preset.api_key_env} holds no key that HTTP can carry.")
+        raise Unavailable(f"The environment variable {variable} holds no key that HTTP can carry.")
     return key

@@ -15,17 +15,16 @@ from pipeline.presets.pipeline import (
     StageSpec,
     UnusablePipeline,
     find_order_warnings,
-    parse_pipeline,
-    pipeline_preset_kind,
 )
 from pipeline.presets.schema import SchemaError
 from pipeline.presets.store import PresetStore
 
+KIND = plugins.load_plugins().pipeline_presets
 SHIPPED_PRESETS = Path(__file__).parents[3] / "presets"
 
 
 def parse_stages(*stages: Any) -> tuple[StageSpec, ...]:
-    return parse_pipeline({"stages": list(stages)}, plugins.load_plugins().check_stage).stages
+    return KIND.parse({"stages": list(stages)}).stages
 
 
 def test_stages_keep_their_order_and_options() -> None:
@@ -46,8 +45,12 @@ def test_stages_keep_their_order_and_options() -> None:
         (["route_model", "shout"], ("stages", 1), "nobody provides a stage 'shout' (there are circuit_breaker,"),
         (["limit", "invoke", "limit", "normalize_envelope"], ("stages", 2), "limit stands here a second time"),
         (["invoke", "route_model", "normalize_envelope"], ("stages",), "route_model has to stand before invoke"),
-        ([{"limit": {"speed": 1}}], ("stages", 0), "speed: unknown field"),
-        ([{"decode_frames": {"max_pixels": 0}}], ("stages", 0), "max_pixels: expected an integer >= 1"),
+        ([{"limit": {"speed": 1}}], ("stages", 0, "limit", "speed"), "unknown field"),
+        (
+            [{"decode_frames": {"max_pixels": 0}}],
+            ("stages", 0, "decode_frames", "max_pixels"),
+            "expected an integer >= 1",
+        ),
     ],
 )
 def test_pipeline_that_can_never_answer_is_unusable(stages: list[Any], path: Any, problem: str) -> None:
@@ -60,7 +63,7 @@ def test_pipeline_that_can_never_answer_is_unusable(stages: list[Any], path: Any
 @pytest.mark.parametrize("stages", [[3], [{}], [{"limit": {}, "invoke": {}}], [{"limit": None}], "invoke"])
 def test_stage_item_must_be_a_name_or_one_name_with_options(stages: Any) -> None:
     with pytest.raises(SchemaError) as caught:
-        parse_pipeline({"stages": stages}, plugins.load_plugins().check_stage)
+        KIND.parse({"stages": stages})
     assert caught.value.path[:1] == ("stages",)
     assert not isinstance(caught.value, UnusablePipeline)
 
@@ -86,9 +89,8 @@ def test_stage_order_since_0_2_0_has_no_warning(stages: Sequence[str]) -> None:
 
 
 def test_shipped_pipeline_is_the_default() -> None:
-    kind = pipeline_preset_kind(plugins.load_plugins().check_stage)
-    store = PresetStore([SHIPPED_PRESETS], [kind])
+    store = PresetStore([SHIPPED_PRESETS], [KIND])
     store.reload()
-    names = tuple(stage.name for stage in store.snapshot.get(kind)["pipeline"].stages)
+    names = tuple(stage.name for stage in store.snapshot.get(KIND)["pipeline"].stages)
     assert names == DEFAULT_STAGES
     assert store.snapshot.warnings == ()

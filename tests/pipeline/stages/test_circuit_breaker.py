@@ -10,13 +10,20 @@ import pytest
 
 from pipeline.errors import ForgelineError, InvalidRequest, ModelError, RateLimited, Unavailable
 from pipeline.messages import EventStream, Failure, Inference, Result
-from pipeline.presets.models import BreakerPolicy
 from pipeline.presets.schema import SchemaError
 from pipeline.stage import Context
 from pipeline.stages import circuit_breaker
-from pipeline.stages.circuit_breaker import Breaker, create
+from pipeline.stages.circuit_breaker import Breaker, BreakerPolicy
 from tests.async_tests import async_test, wait_until
-from tests.pipeline.factories import Rejection, collect, fail_call, make_envelope, make_inference, play_steps
+from tests.pipeline.factories import (
+    Rejection,
+    collect,
+    create_stage,
+    fail_call,
+    make_envelope,
+    make_inference,
+    play_steps,
+)
 
 DOWN = ModelError("down")
 RESULT = Result("m", make_envelope())
@@ -44,7 +51,7 @@ class BreakerScenario:
     def __init__(self) -> None:
         self.announced: list[str] = []
         self.context = Context(notify_model_changed=lambda model: self.announced.append(self.state))
-        self.stage = create({}, self.context)
+        self.stage = create_stage("circuit_breaker", {}, self.context)
         self.policy: dict[str, Any] = {"failures": 3, "seconds": 10}
         self.outcome: Any = ANSWER
         self.calls = 0
@@ -83,8 +90,7 @@ class BreakerScenario:
 
     @property
     def state(self) -> str:
-        breaker: Breaker = self.context.state("m")["breaker"]
-        return breaker.state(BreakerPolicy(**self.policy))
+        return self.context.state("m", Breaker).state(BreakerPolicy(**self.policy))
 
 
 @pytest.mark.parametrize("outcome", [DOWN, Unavailable("gone"), ["a", Failure("m", DOWN)]])
@@ -246,7 +252,7 @@ async def test_changed_policy_applies_at_once_and_state_survives_reload(
     await scenario.fail(3)
     clock.now += 5
     change(scenario)
-    scenario.stage = create({}, scenario.context)  # as after a reload of the pipeline
+    scenario.stage = create_stage("circuit_breaker", {}, scenario.context)  # as after a reload of the pipeline
     assert scenario.state == state
 
 
@@ -261,4 +267,4 @@ async def test_lowered_failure_limit_counts_earlier_failures(clock: FakeClock) -
 
 def test_options_are_rejected() -> None:
     with pytest.raises(SchemaError, match="failures: unknown field"):
-        create({"failures": 3}, Context())
+        create_stage("circuit_breaker", {"failures": 3}, Context())

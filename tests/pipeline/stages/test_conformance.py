@@ -45,7 +45,7 @@ class StageDriver:
         provider.close_counter = self.close_counter
         context = Context({"fake": provider})
         try:
-            self.stage: Stage = INSTALLED.stages[name](OPTIONS.get(name, {}), context)
+            self.stage: Stage = INSTALLED.create_stage(name, OPTIONS.get(name, {}), context)
         except (ValueError, LookupError) as error:
             pytest.fail(f"the stage {name!r} can't be made without options ({error}): add them to OPTIONS here")
         self._before = [] if before is None else [before]

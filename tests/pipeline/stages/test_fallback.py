@@ -20,9 +20,9 @@ from pipeline.messages import EventStream, Inference
 from pipeline.presets.models import ModelPreset
 from pipeline.presets.schema import SchemaError
 from pipeline.stage import Context
-from pipeline.stages.fallback import create
+from pipeline.stages.fallback import FallbackCounter
 from tests.async_tests import async_test
-from tests.pipeline.factories import collect, make_inference, make_preset, play_steps
+from tests.pipeline.factories import collect, create_stage, make_inference, make_preset, play_steps
 
 
 class FallbackScenario:
@@ -37,7 +37,7 @@ class FallbackScenario:
     async def __call__(self, **presets: ModelPreset) -> list[Any]:
         inference = make_inference(fallback=list(self.fallbacks))
         inference = replace(inference, models={**inference.models, **presets})
-        return await collect(await create({}, self.context)(inference, self._proceed))
+        return await collect(await create_stage("fallback", {}, self.context)(inference, self._proceed))
 
     async def _proceed(self, inference: Inference) -> EventStream:
         self.inferences.append(inference)
@@ -54,7 +54,7 @@ class FallbackScenario:
 async def test_no_fallback_is_called_when_the_model_answers() -> None:
     scenario = FallbackScenario("x")
     assert await scenario() == ["m"]
-    assert (scenario.called_models, scenario.context.counters("m").fallbacks) == (["m"], 0)
+    assert (scenario.called_models, scenario.context.state("m", FallbackCounter).fallbacks) == (["m"], 0)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ async def test_no_fallback_is_called_when_the_model_answers() -> None:
 async def test_fallbacks_are_called_in_order_after_an_error(error: ForgelineError) -> None:
     scenario = FallbackScenario("x", "y", "z", m=error, x=ModelError("too"))
     assert await scenario() == ["y"]
-    assert (scenario.called_models, scenario.context.counters("m").fallbacks) == (["m", "x", "y"], 2)
+    assert (scenario.called_models, scenario.context.state("m", FallbackCounter).fallbacks) == (["m", "x", "y"], 2)
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("a temperature of 9"), UnknownModel("m"), ZeroDivisionError()])
@@ -118,7 +118,7 @@ async def test_no_fallback_is_called_after_the_first_chunk() -> None:
         called_models.append(inference.model)
         return EventStream(play_steps(["a", ModelError("cut")]))
 
-    events = await create({}, Context())(make_inference(fallback=["x"]), proceed)
+    events = await create_stage("fallback", {}, Context())(make_inference(fallback=["x"]), proceed)
     with pytest.raises(ModelError, match="cut"):
         await collect(events)
     assert called_models == ["m"]
@@ -126,4 +126,4 @@ async def test_no_fallback_is_called_after_the_first_chunk() -> None:
 
 def test_options_are_rejected() -> None:
     with pytest.raises(SchemaError, match="models: unknown field"):
-        create({"models": ["x"]}, Context())
+        create_stage("fallback", {"models": ["x"]}, Context())

@@ -16,8 +16,9 @@ from pipeline.media.frames import Frame
 from pipeline.messages import EventStream, Inference, InferenceRequest, Message, ModelTarget
 from pipeline.presets.models import Capability, Limits, ModelPreset
 from pipeline.stage import Context
-from pipeline.stages.fit_frames import FitFrames, create
+from pipeline.stages.fit_frames import FitFrames
 from tests.async_tests import async_test
+from tests.pipeline.factories import create_stage
 from tests.pipeline.media.make_pictures import (
     broken_picture,
     decompression_bomb,
@@ -30,7 +31,8 @@ from tests.pipeline.media.make_pictures import (
 
 @asynccontextmanager
 async def fit_frames_stage(**options: Any) -> AsyncIterator[FitFrames]:
-    stage = create(options, Context())
+    stage = create_stage("fit_frames", options)
+    assert isinstance(stage, FitFrames)
     try:
         yield stage
     finally:
@@ -219,4 +221,4 @@ async def test_close_ends_the_helpers() -> None:
 @pytest.mark.parametrize("options", [{"second": 1}, {"seconds": 0}, {"workers": 0}])
 def test_invalid_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"second|workers"):
-        create(options, Context())
+        create_stage("fit_frames", options, Context())

@@ -15,8 +15,8 @@ from pipeline.media.frames import EncodedFrame, Frame, Video
 from pipeline.messages import Inference, Message
 from pipeline.presets.models import Capability
 from pipeline.stage import Context
-from pipeline.stages.fit_frames import create
 from tests.async_tests import async_test
+from tests.pipeline.factories import create_stage
 from tests.pipeline.media.make_pictures import noise_picture, plain_picture
 from tests.pipeline.media.make_videos import audio_only, make_video, read_frame_number, sample_video
 from tests.pipeline.stages.test_fit_frames import fit_frames_stage, make_image_inference, run_stage
@@ -193,4 +193,4 @@ async def test_without_pyav_only_sampling_is_unavailable(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("options", [{"video_frames": 0}, {"video_seconds": 0}, {"video_workers": 0}])
 def test_invalid_video_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="video_"):
-        create(options, Context())
+        create_stage("fit_frames", options, Context())

@@ -12,9 +12,8 @@ import pytest
 from pipeline.errors import ForgelineError, ModelError, RateLimited, Unavailable
 from pipeline.messages import EventStream, Inference, ModelResponse, ResponsePart
 from pipeline.stage import Context, Proceed
-from pipeline.stages.invoke import create
 from tests.async_tests import async_test
-from tests.pipeline.factories import FakeProvider, collect, make_inference
+from tests.pipeline.factories import FakeProvider, collect, create_stage, make_inference
 
 SHORT_TIMEOUT = 0.02
 
@@ -26,7 +25,7 @@ async def forward_response(inference: Inference) -> EventStream:
 
 
 async def invoke(provider: FakeProvider, proceed: Proceed = forward_response, **timeouts: float) -> EventStream:
-    return await create({}, Context({"fake": provider}))(make_inference(timeouts=timeouts), proceed)
+    return await create_stage("invoke", {}, Context({"fake": provider}))(make_inference(timeouts=timeouts), proceed)
 
 
 @async_test
@@ -59,7 +58,9 @@ async def test_error_before_first_chunk_is_raised_unchanged(error: Exception) ->
 async def test_failed_call_is_counted_unless_it_never_began(error: ForgelineError, failed_calls: int) -> None:
     inference = make_inference()
     with pytest.raises(type(error)):
-        await create({}, Context({"fake": FakeProvider(steps_before=[error])}))(inference, forward_response)
+        await create_stage("invoke", {}, Context({"fake": FakeProvider(steps_before=[error])}))(
+            inference, forward_response
+        )
     assert inference.failed_calls == failed_calls
 
 
@@ -70,7 +71,7 @@ async def test_guard_that_raises_prevents_the_call() -> None:
 
     provider, inference = FakeProvider("a"), replace(make_inference(), call_guards=(lambda: None, reject))
     with pytest.raises(Unavailable, match="breaker open"):
-        await create({}, Context({"fake": provider}))(inference, forward_response)
+        await create_stage("invoke", {}, Context({"fake": provider}))(inference, forward_response)
     assert (provider.entered.is_set(), inference.failed_calls) == (False, 0)
 
 

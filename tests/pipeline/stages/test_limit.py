@@ -9,12 +9,11 @@ import pytest
 
 from pipeline.errors import ModelError, RateLimited
 from pipeline.messages import EventStream, Inference
-from pipeline.presets.models import Concurrency
 from pipeline.presets.schema import SchemaError
 from pipeline.stage import Context
-from pipeline.stages.limit import AdmissionController, Limit, create
+from pipeline.stages.limit import AdmissionController, Concurrency
 from tests.async_tests import async_test
-from tests.pipeline.factories import collect, make_inference, play_steps
+from tests.pipeline.factories import collect, create_stage, make_inference, play_steps
 
 ONE_CALL = Concurrency(calls=1, queue=0)
 
@@ -24,7 +23,7 @@ class LimitScenario:
 
     def __init__(self, *steps: Any, calls: int | None = 1, queue: int = 8) -> None:
         self.context = Context()
-        self.stage = Limit(self.context)
+        self.stage = create_stage("limit", {}, self.context)
         self.steps = steps
         self.concurrency = {"calls": calls, "queue": queue}
         self.order: list[str] = []
@@ -37,9 +36,7 @@ class LimitScenario:
 
     @property
     def controller(self) -> AdmissionController:
-        controller = self.context.state("m")["limit"]
-        assert isinstance(controller, AdmissionController)
-        return controller
+        return self.context.state("m", AdmissionController)
 
     async def _proceed(self, inference: Inference) -> EventStream:
         self.order.append(inference.messages[0].text)
@@ -208,7 +205,7 @@ async def test_raised_limit_admits_queued_calls() -> None:
 async def test_permits_outlive_the_stage() -> None:
     scenario = LimitScenario(queue=0)
     running = await scenario()
-    scenario.stage = Limit(scenario.context)
+    scenario.stage = create_stage("limit", {}, scenario.context)
     with pytest.raises(RateLimited):
         await scenario()
     await running.aclose()
@@ -226,4 +223,4 @@ async def test_calls_of_null_limits_nothing() -> None:
 
 def test_options_are_rejected() -> None:
     with pytest.raises(SchemaError, match="calls: unknown field"):
-        create({"calls": 3}, Context())
+        create_stage("limit", {"calls": 3}, Context())

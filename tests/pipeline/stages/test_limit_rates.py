@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RateLimited
-from pipeline.presets.models import Concurrency, PerKeyLimits
 from pipeline.stages import limit
-from pipeline.stages.limit import AdmissionController, LeakyBucket, Permit
+from pipeline.stages.limit import AdmissionController, Concurrency, LeakyBucket, PerKeyLimits, Permit
 from tests.async_tests import async_test
 
 

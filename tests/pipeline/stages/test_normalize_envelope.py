@@ -24,9 +24,8 @@ from pipeline.messages import (
     Usage,
 )
 from pipeline.stage import Context
-from pipeline.stages.normalize_envelope import create
 from tests.async_tests import async_test
-from tests.pipeline.factories import CloseCounter, collect, make_inference, play_steps
+from tests.pipeline.factories import CloseCounter, collect, create_stage, make_inference, play_steps
 
 
 async def collect_events(inference: Inference) -> list[Any]:
@@ -37,7 +36,7 @@ async def normalize(inference: Inference) -> EventStream:
     async def proceed(inference: Inference) -> EventStream:
         raise AssertionError("it is the last stage")
 
-    return await create({}, Context())(inference, proceed)
+    return await create_stage("normalize_envelope", {}, Context())(inference, proceed)
 
 
 def make_answered_inference(*parts: Any, **more: Any) -> Inference:

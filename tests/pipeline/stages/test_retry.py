@@ -12,13 +12,12 @@ import pytest
 
 from pipeline.errors import ForgelineError, InvalidRequest, ModelError, RateLimited, Unavailable
 from pipeline.messages import EventStream, Inference
-from pipeline.presets.models import RetryPolicy
 from pipeline.presets.schema import SchemaError
 from pipeline.stage import Context
 from pipeline.stages import retry
-from pipeline.stages.retry import create, retry_delay
+from pipeline.stages.retry import RetryCounter, RetryPolicy, retry_delay
 from tests.async_tests import async_test, wait_until
-from tests.pipeline.factories import Rejection, collect, fail_call, make_inference, play_steps
+from tests.pipeline.factories import Rejection, collect, create_stage, fail_call, make_inference, play_steps
 
 NO_CONNECTION = Unavailable("no connection", retryable=True)
 
@@ -33,7 +32,9 @@ class RetryScenario:
         self.inferences: list[Inference] = []
 
     async def __call__(self) -> list[Any]:
-        return await collect(await create({}, self.context)(make_inference(retry=self.policy), self._proceed))
+        return await collect(
+            await create_stage("retry", {}, self.context)(make_inference(retry=self.policy), self._proceed)
+        )
 
     async def _proceed(self, inference: Inference) -> EventStream:
         self.inferences.append(inference)
@@ -46,7 +47,7 @@ class RetryScenario:
 
     @property
     def retries(self) -> int:
-        return self.context.counters("m").retries
+        return self.context.state("m", RetryCounter).retries
 
 
 @pytest.mark.parametrize("error", [RateLimited("busy"), ModelError("500"), NO_CONNECTION])
@@ -161,4 +162,4 @@ def test_delay_follows_the_upstreams_retry_after(seconds: float) -> None:
 
 def test_options_are_rejected() -> None:
     with pytest.raises(SchemaError, match="attempts: unknown field"):
-        create({"attempts": 3}, Context())
+        create_stage("retry", {"attempts": 3}, Context())

@@ -10,9 +10,8 @@ import pytest
 from pipeline.errors import InvalidRequest, Unavailable, UnknownModel
 from pipeline.messages import EventStream, Inference, Parameters
 from pipeline.stage import Context
-from pipeline.stages.route_model import create
 from tests.async_tests import async_test
-from tests.pipeline.factories import FakeProvider, make_inference, play_steps
+from tests.pipeline.factories import FakeProvider, create_stage, make_inference, play_steps
 
 
 async def route(inference: Inference) -> Inference:
@@ -23,7 +22,9 @@ async def route(inference: Inference) -> Inference:
         inferences.append(inference)
         return EventStream(play_steps([]))
 
-    await create({}, Context({"fake": FakeProvider()}))(replace(inference, selected_target=None), proceed)
+    await create_stage("route_model", {}, Context({"fake": FakeProvider()}))(
+        replace(inference, selected_target=None), proceed
+    )
     return inferences[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.inference.views import MAX_RECENT
+from server.inference.recent_answers import MAX_RECENT
 from tests.async_tests import async_test
 from tests.running_server import running_server, scripted_model
 from tests.server.checks import check_error

@@ -6,13 +6,17 @@ import asyncio
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import plugins
 from pipeline.events import log as event_log
+from pipeline.messages import EventStream, Inference, ModelTarget
 from pipeline.presets.pipeline import DEFAULT_STAGES
+from pipeline.stage import Context, Measurement, Proceed
 from tests.async_tests import async_test, wait_until
 from tests.running_server import RunningServer, running_server, scripted_model, spin_until, upstream_model
 from tests.server.checks import check_error
@@ -209,3 +213,31 @@ async def test_metrics_require_api_key(tmp_path: Path) -> None:
         answer = await server.get("/metrics", **{"X-API-Key": "secret-key"})
         assert answer.status == 200
         assert b"secret" not in answer.content
+
+
+class GaugeStage:
+    """A stage with gauges whose names the server and another stage use."""
+
+    def __init__(self, options: Any, context: Context) -> None: ...
+
+    async def __call__(self, inference: Inference, proceed: Proceed) -> EventStream:
+        return await proceed(inference)
+
+    def gauges(self, target: ModelTarget) -> Iterator[Measurement]:
+        yield Measurement("jobs", "Not those of the server.", 7)
+        yield Measurement("inferences", "Not those of the server.", 7, type="counter")
+        yield Measurement("queue_length", "Not those of the stage limit.", 7, {"lane": "fast"})
+        yield Measurement("lanes", "Lanes.", 7, {"lane": "fast"})
+
+
+@async_test
+async def test_metrics_skip_gauges_of_plugin_with_used_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins.STAGES, "lanes", GaugeStage)
+    models = {"m": scripted_model("echo"), "n": scripted_model("echo")}
+    stages = ["route_model", "limit", "lanes", "invoke", "normalize_envelope"]
+    async with running_server(tmp_path, models=models, stages=stages) as server:
+        numbers = await scrape(server)
+    names = [family.name for family in numbers.families]
+    assert sorted(names) == sorted(set(names))
+    assert numbers.by_label("lanes", "model") == {"m": 7, "n": 7}
+    assert (numbers("jobs"), numbers("inferences_total"), numbers("queue_length")) == (0, 0, 0)

@@ -6,8 +6,13 @@ import { badge, descriptionList, setBadge } from '../ui.js';
 import { AVAILABILITY_TONES } from './availability.js';
 import { latencyPlot } from './latency_plot.js';
 
-const BREAKER_TONES = { closed: 'ok', half_open: 'warn', open: 'bad' };
-const BREAKER_LABELS = { half_open: 'Half open: one call tries it', open: 'Open: not asked for a while' };
+const STATE_TONES = { closed: 'ok', half_open: 'warn', open: 'bad' };
+const STATE_LABELS = { half_open: 'Half open: one call tries it', open: 'Open: not asked for a while' };
+/** The fields of every model, and those of a message of the feed. All others are what stages and its provider say. */
+const COMMON_FIELDS = new Set([
+  'name', 'provider', 'model', 'capabilities', 'limits', 'availability', 'reason', 'recent',
+  'type', 'id', 'feed', 'seq',
+]);
 const DEPLOYMENT_TONES = { deployed: 'ok', in_progress: 'busy', failed: 'bad', deleting: 'warn' };
 
 /** A card for KeyedList. `update({model, deployment})`. */
@@ -42,13 +47,18 @@ function render({ model, deployment }, parts) {
   parts.reason.hidden = !model.reason;
   setText(parts.reason, model.reason ?? '');
   replaceChildren(parts.plot, latencyPlot(model.recent));
-  const entries = [...breakerEntries(model), ...deploymentEntries(deployment), ...limitEntries(model)];
+  const entries = [...describedEntries(model), ...deploymentEntries(deployment), ...limitEntries(model)];
   replaceChildren(parts.details, descriptionList(entries));
 }
 
-function breakerEntries({ breaker }) {
-  const state = breaker ?? 'unknown';
-  return [['Breaker', badge(BREAKER_TONES[state] ?? 'idle', BREAKER_LABELS[state] ?? humanize(state))]];
+function describedEntries(model) {
+  const described = Object.entries(model).filter(([name]) => !COMMON_FIELDS.has(name));
+  return described.map(([name, value]) => [humanize(name), describedValue(value)]);
+}
+
+function describedValue(value) {
+  if (typeof value !== 'string') return JSON.stringify(value);
+  return badge(STATE_TONES[value] ?? 'idle', STATE_LABELS[value] ?? humanize(value));
 }
 
 function deploymentEntries(deployment) {

@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.errors import ForgelineError
 from pipeline.messages import ModelTarget
-from pipeline.presets.models import ModelPreset
-from pipeline.providers.bedrock.provider import BedrockProvider, create
+from pipeline.providers.bedrock.provider import BedrockProvider
 from pipeline.stage import Context
 from tests.async_tests import within_deadline
 from tests.aws import Aws
 from tests.aws.scripted_responses import Responder
+from tests.pipeline.factories import create_provider, make_preset
 from tests.pipeline.providers.helpers import make_inference
 
 CLAUDE, NOVA = "us.anthropic.claude-sonnet-4-6", "us.amazon.nova-pro-v1:0"
@@ -25,7 +25,7 @@ WITHOUT_STREAM = ("text", "image")
 def make_target(**preset: Any) -> ModelTarget:
     streams = ("text", "image", "stream")
     settings = {"provider": "bedrock", "model": CLAUDE, "region": "us-west-2", "capabilities": streams} | preset
-    return ModelTarget("claude4", ModelPreset(**settings))
+    return ModelTarget("claude4", make_preset(**settings))
 
 
 @asynccontextmanager
@@ -38,7 +38,7 @@ async def aws_and_provider(
             aws.apply_environ(patch)
             if responder is not None:
                 aws.response = responder
-            provider = create({}, Context())
+            provider = create_provider("bedrock", {}, Context())
             try:
                 yield aws, provider, make_target(**preset)
             finally:

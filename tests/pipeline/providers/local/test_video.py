@@ -12,8 +12,8 @@ from pipeline.media.sampling import note_frames_of_video
 from pipeline.messages import Message
 from pipeline.providers.local import provider as local
 from pipeline.providers.local.prompt import build_chat
-from pipeline.providers.local.provider import LocalProvider
 from tests.async_tests import async_test
+from tests.pipeline.factories import create_provider
 from tests.pipeline.media.make_pictures import plain_picture
 from tests.pipeline.media.make_videos import sample_video
 from tests.pipeline.providers.helpers import make_inference, make_target
@@ -41,4 +41,6 @@ async def test_video_is_rejected_despite_preset_capability(monkeypatch: pytest.M
     monkeypatch.setattr(local, "find_spec", lambda name: object())
     video = EncodedFrame(sample_video("mp4"), "frames[0]").decode()
     with pytest.raises(InvalidRequest, match="takes no video itself"):
-        await LocalProvider().open(make_target(provider="local"), make_inference(Message("user", (video, "Hi"))))
+        await create_provider("local").open(
+            make_target(provider="local"), make_inference(Message("user", (video, "Hi")))
+        )

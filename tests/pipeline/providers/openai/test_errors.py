@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.errors import InvalidRequest, ModelError, RateLimited, Unavailable
 from pipeline.providers.openai import http
-from pipeline.providers.openai.provider import create
 from pipeline.stage import Context
 from tests.async_tests import async_test
+from tests.pipeline.factories import create_provider
 from tests.pipeline.providers.helpers import (
     API_KEY,
     WITHOUT_STREAM,
@@ -197,4 +197,4 @@ async def test_api_key_repeated_by_upstream_is_never_shown(status: int, monkeypa
 
 def test_create_rejects_options() -> None:
     with pytest.raises(ValueError, match="speed"):
-        create({"speed": 1}, Context())
+        create_provider("openai_compatible", {"speed": 1}, Context())
