@@ -21,6 +21,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from pipeline.presets.pipeline import DEFAULT_STAGES
 from tests.async_tests import async_test, slow_async_test
 from tests.deploy.rules import (
     DASHBOARD,
@@ -55,7 +56,7 @@ def sample_labels(numbers: Samples) -> dict[str, set[str]]:
 @async_test
 async def test_alerts_and_dashboard_use_served_metrics_and_labels(tmp_path: Path) -> None:
     write_hyperpod_preset(tmp_path / "presets", deploy="true")
-    async with running_server(tmp_path, models=MODELS) as server:
+    async with running_server(tmp_path, models=MODELS, stages=list(DEFAULT_STAGES)) as server:
         for model in MODELS:
             await server.post(f"/api/models/{model}", HI)
         await wait_for_job(server, (await submit(server))["job_id"])
