@@ -37,8 +37,8 @@ def check_presets(folder: Path) -> int:
     installed = plugins.load_plugins()
     store = PresetStore([folder], [installed.model_presets, installed.pipeline_presets, HYPERPOD_PRESETS])
     store.reload()
-    for fault in store.snapshot.errors:
-        print(fault)
+    for error in store.snapshot.errors:
+        print(error)
     for warning in store.snapshot.warnings:
         print(f"warning: {warning}")
     if store.snapshot.errors:

@@ -184,15 +184,27 @@ def _not_packages(root: Path) -> Iterator[str]:
 
 
 def _same_names(modules: Mapping[str, Module]) -> Iterator[str]:
-    """Class names with two meanings; each stage and provider has its own `Options`."""
+    """Names of types with two meanings; each stage and provider has its own `Options`."""
     places: dict[str, list[str]] = {}
     for module in modules.values():
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.ClassDef) and node.name not in ("Options", "ModelOptions"):
-                places.setdefault(node.name, []).append(f"{module.path}:{node.lineno}")
+        for name, line in _types(module.tree):
+            if name not in ("Options", "ModelOptions"):
+                places.setdefault(name, []).append(f"{module.path}:{line}")
     for name, where in sorted(places.items()):
         if len(where) > 1:
-            yield f"{name} is the name of {len(where)} classes: {', '.join(where)}"
+            yield f"{name} is the name of {len(where)} types: {', '.join(where)}"
+
+
+def _types(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The classes of a module, and its aliases of types; not its type variables."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name, node.lineno
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name) and not name.startswith("T_"):
+                yield name, node.lineno
 
 
 def _retired_words(root: Path) -> Iterator[str]:

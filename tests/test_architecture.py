@@ -144,9 +144,10 @@ def test_folder_with_more_than_18_entries_is_found(tmp_path: Path) -> None:
 
 
 def test_class_name_with_two_meanings_is_found(tmp_path: Path) -> None:
-    source = "class Plan: ...\nclass Options: ...\n"
+    source = "class Plan: ...\nclass Options: ...\nTable = dict[str, int]\n"
     assert check_tree(tmp_path, server__a=source, pipeline__b=source) == [
-        "Plan is the name of 2 classes: server/a.py:1, pipeline/b.py:1"
+        "Plan is the name of 2 types: server/a.py:1, pipeline/b.py:1",
+        "Table is the name of 2 types: server/a.py:3, pipeline/b.py:3",
     ]
 
 

@@ -20,8 +20,6 @@ from pipeline.stage import Context, Proceed
 from pipeline.workers.pool import HelperPool
 from pipeline.workers.process import HelperDied
 
-Seconds = Annotated[float, Meta(gt=0)]
-
 
 class FitFrames:
     class Options(Struct, forbid_unknown_fields=True):
@@ -31,10 +29,10 @@ class FitFrames:
         fewer for a model that accepts fewer.
         """
 
-        seconds: Seconds = 10.0
+        seconds: Annotated[float, Meta(gt=0)] = 10.0
         workers: PositiveInt = 2
         video_frames: PositiveInt = 8
-        video_seconds: Seconds = 20.0
+        video_seconds: Annotated[float, Meta(gt=0)] = 20.0
         video_workers: PositiveInt = 2
 
     def __init__(self, options: Options, context: Context) -> None:

@@ -27,7 +27,7 @@ REQUEST_TIMEOUT = 60.0  # seconds, for requests that the server answers without 
 
 ACCEPT_SSE = {"Accept": "text/event-stream"}
 
-Event = dict[str, Any]
+EventFields = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class ApiClient:
             async for chunk in response.content.iter_any():
                 yield chunk
 
-    async def stream_events(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def stream_events(self, request: Request) -> AsyncGenerator[EventFields, None]:
         """Yield the decoded data of server-sent events. Parses only what our own server sends."""
         buffer = b""
         async for chunk in self.stream_bytes(request):

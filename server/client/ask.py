@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from server.client.api import ACCEPT_SSE, ApiClient, Event, Request
+from server.client.api import ACCEPT_SSE, ApiClient, EventFields, Request
 from server.client.errors import FAILED, OK, ApiError, ClientError, OperationFailed, UsageError
 from server.client.output import Output
 from server.client.reconnect import ReconnectPolicy, follow_events
@@ -23,7 +23,7 @@ async def run_ask(api: ApiClient, output: Output, body: Mapping[str, Any], recon
     request = _create_request(body)
     stream_id: str | None = None
     last_seq = 0
-    outcomes: dict[str, Event] = {}
+    outcomes: dict[str, EventFields] = {}
 
     def resume() -> Request | None:
         if stream_id is None:  # the server may have started it: a second request could cost twice
@@ -78,7 +78,7 @@ async def _stop_stream(api: ApiClient, stream_id: str) -> None:
             await api.send(Request("DELETE", f"/api/streams/{stream_id}"))
 
 
-def _print_outcomes(output: Output, outcomes: Mapping[str, Event]) -> None:
+def _print_outcomes(output: Output, outcomes: Mapping[str, EventFields]) -> None:
     """Print each model's error, or its token counts and times."""
     for model, outcome in outcomes.items():
         if outcome["type"] == "error":
@@ -87,7 +87,7 @@ def _print_outcomes(output: Output, outcomes: Mapping[str, Event]) -> None:
             output.print_dimmed(_format_metrics(model, outcome))
 
 
-def _format_metrics(model: str, result: Event) -> str:
+def _format_metrics(model: str, result: EventFields) -> str:
     response, metadata = result["response"], result["metadata"]
     parts = [model]
     if (usage := response["usage"]) and usage.get("output_tokens") is not None:

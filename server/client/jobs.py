@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from server.client.api import ACCEPT_SSE, ApiClient, Event, Request, json_post
+from server.client.api import ACCEPT_SSE, ApiClient, EventFields, Request, json_post
 from server.client.errors import FAILED, OK, USAGE_ERROR, ApiError, ClientError, OperationFailed
 from server.client.output import Output
 from server.client.progress import JobProgressBar
@@ -99,7 +99,7 @@ async def print_log(api: ApiClient, output: Output, job_id: str, tail: int | Non
 async def follow_log(api: ApiClient, output: Output, job_id: str, tail: int | None, reconnect: ReconnectPolicy) -> int:
     """Print the log as it grows, until the job ends. Returns FAILED unless the job succeeded."""
     position = {"from": "0"} if tail is None else {"tail": str(tail)}
-    job: Event | None = None
+    job: EventFields | None = None
 
     def resume() -> Request:
         return Request("GET", _job_path(job_id, "/logs"), position, ACCEPT_SSE)

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from server.client.api import REQUEST_TIMEOUT, ApiClient, Event, Request
+from server.client.api import REQUEST_TIMEOUT, ApiClient, EventFields, Request
 from server.client.errors import ApiError, ClientError, ConnectionLost, ServerUnreachable
 
 INITIAL_DELAY, MAX_DELAY = 0.1, 2.0  # seconds between two attempts to reach the server again
@@ -62,7 +62,7 @@ def add_jitter(seconds: float) -> float:
 
 async def follow_events(
     api: ApiClient, request: Request, resume: Callable[[], Request | None], reconnect: ReconnectPolicy
-) -> AsyncGenerator[Event, None]:
+) -> AsyncGenerator[EventFields, None]:
     """Yield every event once, up to and including `complete`, over as many connections as that takes.
 
     `resume` returns the request for the events after the last one yielded, or None if the stream can't be resumed.

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from server.client.api import Event
+from server.client.api import EventFields
 from server.client.output import Output, strip_control_characters
 
 MIN_PANEL_WIDTH = 30  # characters; panels that would be narrower are stacked
@@ -20,7 +20,7 @@ MIN_PANEL_WIDTH = 30  # characters; panels that would be narrower are stacked
 class StreamView(Protocol):
     """Shows the events of a stream. A context manager: its exit prints what is still buffered."""
 
-    def show(self, event: Event) -> None: ...
+    def show(self, event: EventFields) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -34,7 +34,7 @@ class PlainView:
         self._output = output
         self._is_at_line_start = True
 
-    def show(self, event: Event) -> None:
+    def show(self, event: EventFields) -> None:
         if self._output.json:
             self._output.write_json(event)
         elif event["type"] == "chunk":
@@ -57,7 +57,7 @@ class LabelledView:
         self._label_width = max(map(len, models))
         self._partial_lines = dict.fromkeys(models, "")
 
-    def show(self, event: Event) -> None:
+    def show(self, event: EventFields) -> None:
         if event["type"] == "chunk":
             model = event["model"]
             *lines, self._partial_lines[model] = (self._partial_lines[model] + event["delta"]).split("\n")
@@ -94,7 +94,7 @@ class SideBySideView:
             _ScreenSized(self), console=self._console, refresh_per_second=12, transient=True, vertical_overflow="crop"
         )
 
-    def show(self, event: Event) -> None:
+    def show(self, event: EventFields) -> None:
         if event["type"] == "chunk":
             self._texts[event["model"]] += strip_control_characters(event["delta"])
         elif event["type"] in ("result", "error"):

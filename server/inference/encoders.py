@@ -16,10 +16,10 @@ from server.inference.response_types import (
     ChunkEvent,
     CompleteEvent,
     ErrorEvent,
-    Event,
     HeartbeatEvent,
     ResultEvent,
     StartEvent,
+    StreamEvent,
     ToolCallChunk,
 )
 
@@ -43,9 +43,9 @@ BODY_ENCODERS: dict[str, Callable[[Any], bytes]] = {JSON: to_json, MSGPACK: to_m
 """The encoder of each type of body."""
 
 
-def to_event(record: StreamRecord, seq: int, model: str) -> Event:
+def to_event(record: StreamRecord, seq: int, model: str) -> StreamEvent:
     """A record as an event. `model` is the stream's, where it has only one."""
-    event: Event
+    event: StreamEvent
     match record:
         case str():
             event = ChunkEvent(seq, model, record)

@@ -124,11 +124,11 @@ class HeartbeatEvent(Struct, tag_field="type", tag="heartbeat"):
     """After a time of silence. Made by the connection: it has no `seq`."""
 
 
-Event = StartEvent | ChunkEvent | ResultEvent | ErrorEvent | CompleteEvent | HeartbeatEvent
+StreamEvent = StartEvent | ChunkEvent | ResultEvent | ErrorEvent | CompleteEvent | HeartbeatEvent
 
 # --- models ----------------------------------------------------------------------------------------
 
-Availability = Literal[
+AvailabilityStatus = Literal[
     "available", "unknown", "unavailable", "not_deployed", "in_progress", "failed", "deleting", "removed"
 ]
 
@@ -159,7 +159,7 @@ class Model(Struct):
     model: str
     capabilities: Capabilities
     limits: dict[str, float]
-    availability: Availability
+    availability: AvailabilityStatus
     reason: str | None
     recent: list[RecentAnswer]
     breaker: Literal["closed", "half_open", "open"] | UnsetType = UNSET

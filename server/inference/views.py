@@ -101,11 +101,11 @@ def _capabilities(preset: ModelPreset) -> dict[str, bool]:
 
 def list_presets(snapshot: PresetSnapshot) -> list[dict[str, Any]]:
     """Every active preset, and every rejected file with its error."""
-    found = {(kind, name): None for kind, presets in snapshot.presets.items() for name in presets}
-    faults = {(fault.kind, fault.name): str(fault) for fault in snapshot.errors}
+    active = {(kind, name): None for kind, presets in snapshot.presets.items() for name in presets}
+    errors = {(preset_error.kind, preset_error.name): str(preset_error) for preset_error in snapshot.errors}
     return [
         {"kind": kind, "name": name, **({"error": error} if error else {})}
-        for (kind, name), error in sorted({**found, **faults}.items())
+        for (kind, name), error in sorted({**active, **errors}.items())
     ]
 
 

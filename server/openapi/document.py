@@ -11,7 +11,7 @@ import msgspec
 from server.compat.response_types import ChatCompletionChunk
 from server.config import VERSION
 from server.inference.encoders import to_json
-from server.inference.response_types import Event
+from server.inference.response_types import StreamEvent
 from server.openapi.operation import ApiOperation
 from server.openapi.route import Route
 
@@ -19,7 +19,7 @@ REF_TEMPLATE: Final = "#/components/schemas/{name}"
 _SUMMARY: Final = """One door in front of foundation models: one answer, tokens as they come, or several models side by
 side; and the jobs that build the clusters those run on. Where the server has API keys, send one as
 `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
-_UNREFERENCED_TYPES: Final = (Event, ChatCompletionChunk)
+_UNREFERENCED_TYPES: Final = (StreamEvent, ChatCompletionChunk)
 """Types of stream events, which no body's schema refers to."""
 
 

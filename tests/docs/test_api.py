@@ -18,7 +18,7 @@ from server.app import ROUTES
 from server.handlers import hyperpod, socket
 from server.inference import encoders
 from server.inference.parsing import MultiInferenceBody
-from server.inference.response_types import Event, FailedModelResult, NotDeployed, Succeeded
+from server.inference.response_types import FailedModelResult, NotDeployed, StreamEvent, Succeeded
 from server.openapi.route import METHODS
 from server.websocket.subscriptions import TOPICS
 from tests.async_tests import async_test
@@ -117,7 +117,7 @@ def test_api_docs_list_events_with_fields() -> None:
         name: set(code_spans(carries))
         for (name,), carries in zip(map(code_spans, page.column()), page.column(1), strict=True)
     }
-    kinds = get_args(Event)
+    kinds = get_args(StreamEvent)
     assert documented == {kind.__struct_config__.tag: {*kind.__struct_fields__} for kind in kinds}
 
 

@@ -36,11 +36,11 @@ class ImagePart(Struct, tag_field="type", tag="image_url"):
     image_url: ImageUrl | str
 
 
-TextContent = str | list[TextPart]
+TextOrParts = str | list[TextPart]
 
 
 class SystemMessage(Struct, tag_field="role", tag="system"):
-    content: TextContent
+    content: TextOrParts
 
 
 class DeveloperMessage(SystemMessage, tag_field="role", tag="developer"):
@@ -65,13 +65,13 @@ class FunctionCall(Struct):
 
 
 class AssistantMessage(Struct, tag_field="role", tag="assistant"):
-    content: TextContent | None = None
+    content: TextOrParts | None = None
     tool_calls: list[FunctionCall] | None = None
 
 
 class ToolMessage(Struct, tag_field="role", tag="tool"):
     tool_call_id: str
-    content: TextContent
+    content: TextOrParts
 
 
 ChatMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
@@ -217,7 +217,7 @@ def _convert_content(content: list[TextPart | ImagePart], name: str, pictures: P
     )
 
 
-def _join_text(content: TextContent) -> str:
+def _join_text(content: TextOrParts) -> str:
     return content if isinstance(content, str) else "\n".join(part.text for part in content)
 
 
