@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any, ClassVar, Final, get_args
 
 import msgspec
@@ -35,6 +36,17 @@ class JobRequestBody(Struct, forbid_unknown_fields=True):
     dry_run: bool | None = None
     overrides: dict[str, Any] = {}
     confirm: str | None = None
+
+
+_submit_operation = partial(
+    ApiOperation,
+    tag=_TAG,
+    parameters=_SUBMIT_PARAMETERS,
+    body=JobRequestBody,
+    status=ACCEPTED,
+    answers=in_both_formats(JobSubmitted),
+    errors=(406, 409, 503),
+)
 
 
 class SubmitJobHandler(ApiHandler):
@@ -78,15 +90,7 @@ class DeployHandler(SubmitJobHandler):
 
     action = "deploy"
 
-    @ApiOperation(
-        tag=_TAG,
-        summary="Deploys a cluster, or plans it (`dry_run`)",
-        parameters=_SUBMIT_PARAMETERS,
-        body=JobRequestBody,
-        status=ACCEPTED,
-        answers=in_both_formats(JobSubmitted),
-        errors=(406, 409, 503),
-    )
+    @_submit_operation(summary="Deploys a cluster, or plans it (`dry_run`)")
     def post(self) -> None:
         self.submit()
 
@@ -96,15 +100,7 @@ class DestroyHandler(SubmitJobHandler):
 
     action = "destroy"
 
-    @ApiOperation(
-        tag=_TAG,
-        summary="Destroys a cluster, or plans that",
-        parameters=_SUBMIT_PARAMETERS,
-        body=JobRequestBody,
-        status=ACCEPTED,
-        answers=in_both_formats(JobSubmitted),
-        errors=(406, 409, 503),
-    )
+    @_submit_operation(summary="Destroys a cluster, or plans that")
     def post(self) -> None:
         self.submit()
 
