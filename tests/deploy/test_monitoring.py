@@ -230,11 +230,12 @@ async def test_prometheus_scrapes_server_fills_panels_and_raises_alerts(tmp_path
     require_tool("prometheus")
     write_hyperpod_preset(tmp_path / "presets", deploy="exit 3")
     environ = {"FORGELINE_API_KEYS": "secret-key"}
-    async with running_process(tmp_path, models=MODELS, environ=environ) as server:
+    stages = list(DEFAULT_STAGES)
+    async with running_process(tmp_path, models=MODELS, stages=stages, environ=environ) as server:
         server.http.headers["X-API-Key"] = "secret-key"
         async with start_prometheus(tmp_path / "prometheus", server, "secret-key") as prometheus:
             await poll_until(prometheus.is_up)
-            write_presets(tmp_path / "presets", {"new": scripted_model("echo")})
+            write_presets(tmp_path / "presets", {"new": scripted_model("echo")}, stages)
             await wait_for_job(server, (await submit(server))["job_id"])
             requests = asyncio.create_task(send_requests_forever(server))
             for queries in dashboard_queries().values():
